@@ -1,0 +1,221 @@
+"""Score a pool while any MONAI evaluator runs over it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from svgd_monai.acquisition.reduction import reduce_map
+from svgd_monai.acquisition.score import NormaliseName, rank_cases
+from svgd_monai.acquisition.strategies import PoolView, ScoreOptions, get_strategy, select
+from svgd_monai.acquisition.uncertainty import maps_from_statistics
+from svgd_monai.errors import SettingsError
+from svgd_monai.files import write_csv, write_json
+from svgd_monai.seeding import derive_seed
+from svgd_monai.statistics import mean_probability, summarise
+
+logger = logging.getLogger(__name__)
+
+SCORES_FILE = "scores.csv"
+QUERIES_FILE = "queries.json"
+COLUMNS = (
+    "case", "uncertainty", "mutual_information", "score", "rank", "labelled", "queried", "foreground_ml",
+)  # fmt: skip
+
+
+RANKING_COLUMNS = ("rank", "case", "score", "uncertainty", "mutual_information", "foreground_ml")
+
+
+def statistics_of(output: Any) -> list[Tensor]:
+    """The committee statistics, (C + 2, ...) of each case, in the output of a MONAI evaluator.
+
+    Args:
+        output: a decollated list of dictionaries or a batched dictionary with one of: ``statistics``, as
+            :class:`~svgd_monai.committee.evaluator.CommitteeEvaluator` gives; ``pred_0``, ``pred_1``, ... as
+            :class:`monai.engines.EnsembleEvaluator` gives; ``pred`` alone, a committee of one. Predictions are
+            probabilities, or else logits, of which the softmax is taken.
+
+    Raises:
+        ValueError: it holds none of them.
+    """
+    if isinstance(output, Mapping):
+        size = len(next(iter(output.values())))
+        output = [{key: value[index] for key, value in output.items()} for index in range(size)]
+    return [_statistics(item) for item in output]
+
+
+class AcquisitionHandler:
+    """Accumulates a score per case and writes ``scores.csv`` and ``queries.json``.
+
+    Attach it to any MONAI evaluator over a pool. Nothing is kept of a case but its numbers.
+
+    Args:
+        folder: where the two files are written, each at once and whole.
+        acquisition: name of the strategy.
+        labelled: the distinct labelled case ids.
+        information: (cases, labelled) -> (N,) mutual information in nats, for the strategies that use it.
+        count: queries to make; 0 ranks the pool and writes no ``queries.json``.
+        keep_labelled: whether labelled cases may be queried again.
+        mi_weight: weight of the mutual information.
+        normalise: ``minmax``, ``zscore`` or ``rank``.
+        normalise_over: the cases that set the range: ``unlabelled`` or ``all``.
+        reduction: from voxels to the case's value: ``mean``, ``sum``, ``foreground`` or ``top``.
+        seed: of the random strategies.
+        ranking_file: where the unlabelled cases are written in the order in which to label them; None: nowhere.
+        statistics: output of the engine -> statistics of each case.
+
+    Raises:
+        SettingsError: an unknown name, or a strategy that needs mutual information without ``information``.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        acquisition: str = "entropy_mi",
+        labelled: Sequence[str] = (),
+        information: Callable[[Sequence[str], Sequence[str]], Tensor] | None = None,
+        count: int = 1,
+        keep_labelled: bool = True,
+        mi_weight: float = 1.0,
+        normalise: NormaliseName = "minmax",
+        normalise_over: Literal["unlabelled", "all"] = "unlabelled",
+        reduction: str = "mean",
+        seed: int = 0,
+        ranking_file: str | os.PathLike[str] | None = None,
+        statistics: Callable[[Any], Iterable[Tensor]] = statistics_of,
+    ) -> None:
+        self.folder = Path(folder)
+        self.strategy = get_strategy(acquisition)
+        if self.strategy.uses_information and information is None:
+            raise SettingsError(f"acquisition: {acquisition} needs the mutual information of the pool.")
+        self.labelled = frozenset(labelled)
+        self.information = information
+        self.count = count
+        self.keep_labelled = keep_labelled
+        self.options = ScoreOptions(mi_weight, normalise, normalise_over)
+        self.reduction = reduction
+        self.seed = seed
+        self.ranking_file = ranking_file
+        self.statistics = statistics
+        self.cases: list[str] = []
+        self._uncertainty: list[float] = []
+        self._foreground: list[float] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self.reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.accumulate)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def reset(self, engine: Engine) -> None:
+        """Forget the last run."""
+        self.cases, self._uncertainty, self._foreground = [], [], []
+
+    def accumulate(self, engine: Engine) -> None:
+        """Take in a batch."""
+        for item, statistics in zip(_items(engine.state.batch), self.statistics(engine.state.output), strict=True):
+            batch = torch.as_tensor(statistics)[None]
+            foreground = mean_probability(batch).argmax(1) > 0
+            uncertainty = maps_from_statistics(batch, batch.shape[1] - 2, self.strategy.uncertainty_map)
+            self.cases.append(str(item["case"]))
+            self._uncertainty.append(float(reduce_map(uncertainty, foreground, self.reduction)))
+            self._foreground.append(float(foreground.sum()) * _voxel_ml(item))
+
+    def write(self, engine: Engine) -> None:
+        """Score, rank, choose, and write both files; ``queries.json`` last, for its presence ends the stage."""
+        cases = tuple(self.cases)
+        labelled = torch.tensor([case in self.labelled for case in cases], dtype=torch.bool)
+        information = None
+        if self.strategy.uses_information and self.information is not None:
+            information = self.information(cases, sorted(self.labelled))
+            self._warn_undefined(cases, information)
+        view = PoolView(
+            cases=cases,
+            uncertainty=torch.tensor(self._uncertainty, dtype=torch.float64),
+            information=information,
+            foreground=torch.tensor(self._foreground, dtype=torch.float64),
+            labelled=labelled,
+            rng=np.random.default_rng(derive_seed(self.seed, "acquisition")),
+        )
+        scores, queried = select(self.strategy, view, self.options, self.count, self.keep_labelled)
+        rows = self._rows(view, scores, queried)
+        if self.ranking_file is not None:
+            unlabelled = [row for row in rows if not row["labelled"]]
+            ranked = [{**row, "rank": rank} for rank, row in enumerate(unlabelled, start=1)]
+            write_csv(self.ranking_file, RANKING_COLUMNS, [{k: row[k] for k in RANKING_COLUMNS} for row in ranked])
+        write_csv(self.folder / SCORES_FILE, COLUMNS, rows)
+        if self.count > 0:
+            write_json(self.folder / QUERIES_FILE, queried)
+
+    def _rows(self, view: PoolView, scores: Tensor, queried: Sequence[str]) -> list[dict[str, Any]]:
+        shared = [None] * len(view.cases) if view.information is None else view.information.tolist()
+        return [
+            {
+                "case": view.cases[index],
+                "uncertainty": self._uncertainty[index],
+                "mutual_information": None
+                if shared[index] is None or shared[index] != shared[index]
+                else shared[index],
+                "score": float(scores[index]),
+                "rank": rank,
+                "labelled": bool(view.labelled[index]),
+                "queried": view.cases[index] in queried,
+                "foreground_ml": self._foreground[index],
+            }
+            for rank, index in enumerate(rank_cases(scores, view.cases), start=1)
+        ]
+
+    def _warn_undefined(self, cases: Sequence[str], information: Tensor) -> None:
+        undefined = [case for case, value in zip(cases, information.tolist(), strict=True) if math.isnan(value)]
+        if undefined:
+            logger.warning(
+                "mutual information is undefined for %s, whose image is constant after preprocessing: ranked last",
+                ", ".join(undefined),
+            )
+
+
+def _defined(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def _statistics(item: Mapping[str, Any]) -> Tensor:
+    if "statistics" in item:
+        return torch.as_tensor(item["statistics"])
+    members = [item[key] for key in sorted((k for k in item if k.startswith("pred_")), key=lambda k: int(k[5:]))]
+    if not members and "pred" in item:
+        members = [item["pred"]]
+    if not members:
+        raise ValueError(f"the evaluator's output has neither statistics nor predictions, only {sorted(item)}.")
+    return summarise(_probabilities(torch.as_tensor(member)[None]) for member in members)[0]
+
+
+def _probabilities(prediction: Tensor) -> Tensor:
+    """(1, C, ...) as probabilities: as they are where they sum to one, else the softmax of logits."""
+    values = prediction.float()
+    total = values.sum(1)
+    if bool((values >= 0).all()) and bool(torch.allclose(total, torch.ones_like(total), atol=1e-3)):
+        return values
+    return torch.softmax(values, dim=1)
+
+
+def _items(batch: Any) -> list[Mapping[str, Any]]:
+    if isinstance(batch, Mapping):
+        return [{key: value[index] for key, value in batch.items()} for index in range(len(batch["case"]))]
+    return list(batch)
+
+
+def _voxel_ml(item: Mapping[str, Any]) -> float:
+    """Volume of a voxel in ml, from the item's ``affine`` or its image's; 1 mm³ where neither is known."""
+    affine = item.get("affine", getattr(item.get("image"), "affine", None))
+    if affine is None:
+        return 1e-3
+    return float(torch.linalg.det(torch.as_tensor(affine, dtype=torch.float64)[:3, :3]).abs()) / 1000.0

@@ -1,0 +1,205 @@
+"""How much one preprocessed image tells about another: mutual information from their joint histogram."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Voxels binned at a time. Small on a CPU, where indices then stay in the cache; large on a GPU, to amortise a launch.
+_CHUNK = {"cpu": 1 << 17}
+_CHUNK_ON_ACCELERATOR = 1 << 24
+
+
+def image_mutual_information(a: Tensor, b: Tensor, bins: int = 64, value_range: Sequence[float] = (0.0, 1.0)) -> Tensor:
+    """Mutual information of two images (the diversity term of Nath et al. 2021, arXiv 2101.02323).
+
+    MI(a, b) = Σ_ij P_ij log( P_ij / (P_i P_j) ),    P_ij = (voxels with a in bin i and b in bin j) / voxels
+             = H(P_i) + H(P_j) − H(P_ij)
+
+    with equal bins over `value_range`. MI(a, a) is the entropy of a's histogram; the MI of unrelated images is near
+    (bins − 1)² / (2 · voxels), the bias of a histogram.
+
+    Args:
+        a: image of any shape.
+        b: image of the same shape, on the same device.
+        bins: number of bins of each image.
+        value_range: lowest and highest value, the outer edges of the bins; values beyond fall into the end bins.
+
+    Returns:
+        () float64, nats, from 0 to log `bins`.
+
+    Raises:
+        ValueError: the shapes differ or hold no voxel, a value is not finite, or the bins make no sense.
+    """
+    return pairwise_mutual_information(a[None], b[None], bins, value_range)[0, 0]
+
+
+def pairwise_mutual_information(
+    a: Tensor, b: Tensor, bins: int = 64, value_range: Sequence[float] = (0.0, 1.0)
+) -> Tensor:
+    """Compute :func:`image_mutual_information` of every image of `a` with every image of `b`.
+
+    Args:
+        a: (N, ...), N images.
+        b: (K, ...), K images of the same shape, on the same device. Beside its input, the function holds K binned
+            images and a bounded number of histograms.
+        bins: number of bins of each image.
+        value_range: lowest and highest value, the outer edges of the bins.
+
+    Returns:
+        (N, K) float64, nats.
+
+    Raises:
+        ValueError: the shapes differ or hold no voxel, a value is not finite, or the bins make no sense.
+    """
+    if a.dim() < 1 or b.dim() < 1 or a.shape[1:] != b.shape[1:]:
+        raise ValueError(
+            f"Mutual information needs images of one shape, got {tuple(a.shape[1:])} and {tuple(b.shape[1:])}."
+        )
+    result = torch.empty((len(a), len(b)), dtype=torch.float64, device=a.device)
+    columns = [digitise(image, bins, value_range) for image in b]
+    for number, image in enumerate(a):
+        result[number] = binned_mutual_information(digitise(image, bins, value_range), columns, bins)
+    return result
+
+
+def aggregate_information(matrix: Tensor, how: str = "mean") -> Tensor:
+    """Mutual information of each pool case with the labelled set, from that with each labelled case.
+
+    mean:  MI_i = (1/K') Σ_k MI_ik        max:  MI_i = max_k MI_ik
+
+    over the K' labelled cases for which it is defined: a labelled constant image is left out.
+
+    Args:
+        matrix: (N, K) nats, NaN where undefined; K distinct labelled cases.
+        how: `mean` or `max`.
+
+    Returns:
+        (N,) nats; NaN for a case that is undefined with all, 0 where nothing is labelled (K = 0).
+
+    Raises:
+        ValueError: `how` is unknown, or the matrix has not two dimensions.
+    """
+    if how not in ("mean", "max"):
+        raise ValueError(f"Unknown aggregation {how!r}; known are mean, max.")
+    if matrix.dim() != 2:
+        raise ValueError(f"Aggregation needs a matrix (N, K), got {tuple(matrix.shape)}.")
+    if matrix.shape[1] == 0:
+        return matrix.new_zeros(len(matrix))
+    if how == "mean":
+        return matrix.nanmean(1)
+    undefined = matrix.isnan()
+    highest = matrix.masked_fill(undefined, -torch.inf).amax(1)
+    return highest.masked_fill(undefined.all(1), torch.nan)
+
+
+def is_constant(images: Tensor, bins: int = 64, value_range: Sequence[float] = (0.0, 1.0)) -> Tensor:
+    """Tell which images are constant to the eye of the histogram: all voxels in one bin.
+
+    Such an image, be it one value or a faint pattern within one bin, has MI 0 with every other, itself included: not
+    because it is unlike them but because the histogram sees nothing in it. Its MI counts as undefined.
+
+    Args:
+        images: (N, ...), N images.
+        bins: number of bins.
+        value_range: lowest and highest value, the outer edges of the bins; a value beyond counts as that edge.
+
+    Returns:
+        (N,) bool.
+
+    Raises:
+        ValueError: an image has no voxel, a value is not finite, or the bins make no sense.
+    """
+    found = [is_one_bin(digitise(image, bins, value_range)) for image in images]
+    return torch.tensor(found, dtype=torch.bool, device=images.device)
+
+
+def digitise(image: Tensor, bins: int, value_range: Sequence[float] = (0.0, 1.0)) -> Tensor:
+    """Replace every voxel by the number of its bin.
+
+    index = floor( (v − low) / (high − low) · bins ), cut to 0 .. bins − 1
+
+    as in `numpy.histogram2d`: a bin holds its lower edge, the last one its upper edge too.
+
+    Args:
+        image: any shape, V voxels.
+        bins: number of bins, at least 2.
+        value_range: (low, high).
+
+    Returns:
+        (V,) of the smallest integer type that holds `bins` values: uint8 up to 256.
+
+    Raises:
+        ValueError: the image has no voxel, a value is not finite, or the bins make no sense.
+    """
+    low, high = _checked_range(bins, value_range)
+    values = image.detach().reshape(-1).to(torch.float64)
+    if values.numel() == 0:
+        raise ValueError("An image without voxels has no histogram.")
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError("An image holds values that are not finite, so it has no histogram.")
+    index = values.sub(low).div_(high - low).mul_(bins)  # a copy first: `values` may be the caller's own memory
+    return index.floor_().clamp_(0, bins - 1).to(_index_type(bins))
+
+
+def is_one_bin(index: Tensor) -> bool:
+    """Tell whether all voxels of a digitised image, (V,), are in one bin."""
+    return bool((index == index[0]).all())
+
+
+def binned_mutual_information(row: Tensor, columns: Sequence[Tensor], bins: int) -> Tensor:
+    """Mutual information of one digitised image with K others.
+
+    With counts n_ij of the joint histogram, n_i and n_j its margins and V voxels,
+
+    MI = log V + (1/V) ( Σ n_ij log n_ij − Σ n_i log n_i − Σ n_j log n_j )
+
+    Args:
+        row: (V,), an output of :func:`digitise`.
+        columns: K outputs of it, each (V,).
+        bins: the number of bins they were made with.
+
+    Returns:
+        (K,) float64, nats.
+    """
+    voxels, cells = len(row), bins * bins
+    chunk = _CHUNK.get(row.device.type, _CHUNK_ON_ACCELERATOR)
+    together = max(1, chunk // max(voxels, cells))
+    row_offset = row.to(torch.int64) * bins
+    result = torch.empty(len(columns), dtype=torch.float64, device=row.device)
+    for start in range(0, len(columns), together):
+        some = columns[start : start + together]
+        joint = torch.stack(
+            [(column.to(torch.int64) + row_offset).add_(place * cells) for place, column in enumerate(some)]
+        )
+        counts = torch.bincount(joint.view(-1), minlength=len(some) * cells).view(len(some), bins, bins)
+        own, other = counts.sum(2), counts.sum(1)
+        sums = _sum_n_log_n(counts.flatten(1)) - _sum_n_log_n(own) - _sum_n_log_n(other)
+        result[start : start + len(some)] = math.log(voxels) + sums / voxels
+    # Rounding leaves the MI of independent images at ±1e-15.
+    return result.clamp_(min=0)
+
+
+def _sum_n_log_n(counts: Tensor) -> Tensor:
+    """(K, cells) -> (K,) float64; 0 log 0 = 0."""
+    exact = counts.to(torch.float64)
+    return torch.xlogy(exact, exact).sum(1)
+
+
+def _checked_range(bins: int, value_range: Sequence[float]) -> tuple[float, float]:
+    if bins < 2:
+        raise ValueError(f"Mutual information needs at least 2 bins, got {bins}.")
+    low, high = value_range
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"The range of values must be two finite numbers, the lower first, got {low} and {high}.")
+    return float(low), float(high)
+
+
+def _index_type(bins: int) -> torch.dtype:
+    for kind in (torch.uint8, torch.int16, torch.int32):
+        if bins - 1 <= torch.iinfo(kind).max:
+            return kind
+    return torch.int64

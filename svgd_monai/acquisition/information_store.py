@@ -1,0 +1,241 @@
+"""Mutual information kept on disk: it never changes for a pair of images, so it is computed once.
+
+The store is a cache. Losing it costs time and no result, so a damaged file is reported and replaced, never an error.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import struct
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from svgd_monai import files
+from svgd_monai.acquisition.information import binned_mutual_information, digitise, is_one_bin
+
+_LOGGER = logging.getLogger(__name__)
+_FORMAT = 1
+# A pair (i, j), i <= j, of positions in the list of keys is kept as the single integer i · 2³¹ + j.
+_STRIDE = 1 << 31
+_SECONDS_BETWEEN_SAVES = 60.0
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, OverflowError, MemoryError)
+_DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, struct.error)
+
+Codes = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+
+class InformationStore:
+    """Pairwise mutual information in one file, computed when first asked for.
+
+    The file is a NumPy archive of plain arrays (no pickle), 16 bytes a pair, replaced atomically after every minute of
+    computing and at the end, also when that end is an exception: a run that is killed repeats a minute at most. One
+    process writes to it at a time.
+
+    Args:
+        path: the file; made at the first save.
+        settings: what the values depend on beside the images: `bins` (64), `value_range` ((0, 1)), and whatever else
+            the caller puts in (the grid, the normalisation), plain values of JSON. A file of other settings is left
+            aside with a logged line and replaced at the next save.
+
+    Attributes:
+        computed: how many pairs this object computed itself, rather than read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.bins = int(settings.get("bins", 64))
+        low, high = settings.get("value_range", (0.0, 1.0))
+        self.value_range = (float(low), float(high))
+        self.settings: dict[str, Any] = json.loads(
+            json.dumps({**settings, "bins": self.bins, "value_range": self.value_range})
+        )
+        self.computed = 0
+        self._positions: dict[str, int] = {}
+        self._codes: Codes = np.empty(0, np.int64)  # ascending
+        self._values: Values = np.empty(0, np.float64)
+        self._fresh: dict[int, float] = {}
+        self._read()
+
+    def matrix(
+        self,
+        rows: Sequence[str],
+        columns: Sequence[str],
+        load: Callable[[str], Tensor],
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Tensor:
+        """Mutual information of every row image with every column image.
+
+        Only pairs that the store lacks are computed. Their images are loaded once each; those of the columns are held
+        in digitised form (a byte a voxel up to 256 bins), those of the rows one at a time.
+
+        Args:
+            rows: N keys, each the fingerprint of a case's image content; the many (the pool).
+            columns: K keys; the few (the labelled cases).
+            load: from a key to its preprocessed image; all on one device and of one number of voxels.
+            progress: called with (row images done, row images to do) after each.
+
+        Returns:
+            (N, K) float64 on the CPU, nats; NaN where either image is constant (see `is_constant`), for which mutual
+            information is undefined.
+
+        Raises:
+            ValueError: an image holds no voxel, a value that is not finite, or another number of voxels than the rest.
+            OSError: the file cannot be written.
+        """
+        codes = self._codes_of(rows, columns)
+        work = self._missing(codes, rows, columns)
+        if work:
+            try:
+                self._compute(work, load, progress)
+            finally:
+                self._save()
+        return torch.from_numpy(self._values[np.searchsorted(self._codes, codes)])
+
+    def _codes_of(self, rows: Sequence[str], columns: Sequence[str]) -> Codes:
+        """(N, K) codes; keys that are new get the next positions."""
+        for key in (*rows, *columns):
+            self._positions.setdefault(key, len(self._positions))
+        row = np.array([self._positions[key] for key in rows], np.int64).reshape(-1, 1)
+        column = np.array([self._positions[key] for key in columns], np.int64).reshape(1, -1)
+        return np.minimum(row, column) * _STRIDE + np.maximum(row, column)
+
+    def _missing(self, codes: Codes, rows: Sequence[str], columns: Sequence[str]) -> dict[str, list[str]]:
+        """Row keys and, for each, the column keys to compute; every pair once, whichever way round it was asked."""
+        unique, first = np.unique(codes, return_index=True)
+        lacking = np.sort(first[~np.isin(unique, self._codes, assume_unique=True)])
+        work: dict[str, list[str]] = {}
+        for place in lacking.tolist():
+            row, column = divmod(place, len(columns))
+            work.setdefault(rows[row], []).append(columns[column])
+        return work
+
+    def _compute(
+        self,
+        work: Mapping[str, Sequence[str]],
+        load: Callable[[str], Tensor],
+        progress: Callable[[int, int], object] | None,
+    ) -> None:
+        held: dict[str, Tensor] = {}
+
+        def image(key: str) -> Tensor:
+            return held[key] if key in held else self._digitised(key, load)
+
+        for key in _distinct(work):
+            held[key] = image(key)
+            self._check_size(key, held[key], next(iter(held.values())))
+        constant = {key: is_one_bin(index) for key, index in held.items()}
+        saved = time.monotonic()
+        for done, (row, keys) in enumerate(work.items(), start=1):
+            index = image(row)
+            self._check_size(row, index, held[keys[0]])
+            values = binned_mutual_information(index, [held[key] for key in keys], self.bins).tolist()
+            undefined = is_one_bin(index)
+            for key, value in zip(keys, values, strict=True):
+                first, second = sorted((self._positions[row], self._positions[key]))
+                self._fresh[first * _STRIDE + second] = float("nan") if undefined or constant[key] else value
+            if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                self._save()
+                saved = time.monotonic()
+            if progress is not None:
+                progress(done, len(work))
+
+    def _digitised(self, key: str, load: Callable[[str], Tensor]) -> Tensor:
+        try:
+            return digitise(load(key), self.bins, self.value_range)
+        except ValueError as error:
+            raise ValueError(f"The mutual information of image {key} cannot be computed: {error}") from error
+
+    @staticmethod
+    def _check_size(key: str, index: Tensor, reference: Tensor) -> None:
+        if len(index) != len(reference):
+            raise ValueError(
+                f"Mutual information needs images on one grid: image {key} has {len(index)} voxels, "
+                f"another {len(reference)}."
+            )
+
+    def _save(self) -> None:
+        """Merge what is new and write the whole file."""
+        if not self._fresh:
+            return
+        self.computed += len(self._fresh)
+        codes = np.concatenate([self._codes, np.fromiter(self._fresh, np.int64, len(self._fresh))])
+        values = np.concatenate([self._values, np.fromiter(self._fresh.values(), np.float64, len(self._fresh))])
+        order = np.argsort(codes)
+        self._codes, self._values = codes[order], values[order]
+        self._fresh.clear()
+        header = {"format": _FORMAT, "settings": self.settings, "keys": list(self._positions)}
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            header=np.frombuffer(json.dumps(header).encode("utf-8"), np.uint8),
+            codes=self._codes,
+            values=self._values,
+        )
+        files.write_bytes(self.path, buffer.getvalue())
+
+    def _read(self) -> None:
+        if not self.path.exists():
+            return
+        try:
+            header, codes, values = _parse(self.path)
+        except (*_DAMAGE, *_DAMAGED_ARCHIVE) as error:
+            _LOGGER.warning(
+                "%s cannot be read and its mutual information is computed again (%s).", self.path, files.reason(error)
+            )
+            return
+        if header["settings"] != self.settings:
+            _LOGGER.info(
+                "%s was computed with other settings (%s, now %s); it starts anew.",
+                self.path,
+                header["settings"],
+                self.settings,
+            )
+            return
+        self._positions = {key: position for position, key in enumerate(header["keys"])}
+        self._codes, self._values = codes, values
+
+
+def _parse(path: Path) -> tuple[dict[str, Any], Codes, Values]:
+    """Read a store's file; any damage raises one of `_DAMAGE` or `_DAMAGED_ARCHIVE`."""
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()  # checksums first, so that NumPy does not interpret damaged headers
+    if broken is not None:
+        raise ValueError(f"the checksum of {broken} is wrong")
+    with np.load(path, allow_pickle=False) as content:
+        header = json.loads(content["header"].tobytes().decode("utf-8"))
+        codes, values = content["codes"], content["values"]
+    keys = header["keys"]
+    sound = (
+        header["format"] == _FORMAT
+        and len(set(keys)) == len(keys)
+        and codes.dtype == np.int64
+        and values.dtype == np.float64
+        and codes.ndim == 1
+        and codes.shape == values.shape
+        and bool((np.diff(codes) > 0).all())
+        and (
+            len(codes) == 0
+            or (codes[0] >= 0 and codes[-1] // _STRIDE < len(keys) and (codes % _STRIDE).max() < len(keys))
+        )
+    )
+    if not sound:
+        raise ValueError("its parts do not fit together")
+    return header, codes, values
+
+
+def _distinct(work: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Column keys of the work, each once, in order of first use."""
+    return iter(dict.fromkeys(key for keys in work.values() for key in keys))

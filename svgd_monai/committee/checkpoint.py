@@ -1,0 +1,137 @@
+"""Committee files: tensors and plain values only, so that ``torch.load(..., weights_only=True)`` reads them.
+
+Two forms. A run's ``committee.pt`` holds the matrix of particles and its layout; a bundle's ``models/model.pt`` is the
+state dictionary of :class:`~svgd_monai.committee.mean.CommitteeMean`, which every MONAI tool understands.
+:func:`load_committee` reads both into both.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from svgd_monai.committee.mean import CommitteeMean
+from svgd_monai.committee.particles import Particles
+from svgd_monai.errors import CheckpointError
+from svgd_monai.files import reason, write_torch
+
+FORMAT = 1
+_PREFIX = "networks."
+
+
+def save_committee(path: str | os.PathLike[str], particles: Particles, values: Tensor | None = None) -> Path:
+    """Write a ``committee.pt`` atomically.
+
+    Args:
+        path: the file.
+        particles: gives the layout, and the values where none are given.
+        values: (M, D), e.g. those of the best validation.
+    """
+    matrix = (particles.values if values is None else values).detach().cpu().contiguous()
+    layout = [[name, list(shape)] for name, shape in particles.layout]
+    return write_torch(path, {"format": FORMAT, "values": matrix, "layout": layout})
+
+
+def load_committee(path: str | os.PathLike[str], committee: nn.Module) -> None:
+    """Fill a committee from a committee file of either form.
+
+    Args:
+        path: a ``committee.pt`` or a ``model.pt``.
+        committee: ``Particles`` or ``CommitteeMean`` of the same architecture and number of members.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another architecture or number of particles, or not finite.
+    """
+    state = _state_dict(_read(path), path)
+    if isinstance(committee, Particles):
+        with torch.no_grad():
+            committee.values.copy_(_matrix(state, committee, path))
+    elif isinstance(committee, CommitteeMean):
+        count = len({name.split(".")[1] for name in state})
+        _same_count(count, len(committee.networks), path)
+        _same_layout(
+            [(n, tuple(v.shape)) for n, v in state.items()],
+            [(n, tuple(v.shape)) for n, v in committee.state_dict().items()],
+            path,
+        )
+        committee.load_state_dict(state)
+    else:
+        raise TypeError(f"a committee is Particles or CommitteeMean, got {type(committee).__name__}.")
+
+
+def convert_committee(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
+    """Turn a run's ``committee.pt`` into a bundle's ``models/model.pt``.
+
+    Raises:
+        CheckpointError: as in :func:`load_committee`.
+    """
+    return write_torch(target, _state_dict(_read(source), source))
+
+
+def _read(path: str | os.PathLike[str]) -> Any:
+    if not Path(path).is_file():
+        raise CheckpointError(f"committee_file: {path} does not exist; train a committee first.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} is not a committee file or is damaged ({reason(error)[:200]}).") from error
+
+
+def _state_dict(content: Any, path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Either form as ``networks.<member>.<parameter>`` -> tensor."""
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"{path} is not a committee file.")
+    if "values" in content and "layout" in content:
+        if content.get("format") != FORMAT:
+            raise CheckpointError(f"{path} has the format {content.get('format')}, this version reads {FORMAT}.")
+        state = _unflatten(content["values"], content["layout"], path)
+    else:
+        state = content
+    if not all(isinstance(name, str) and name.startswith(_PREFIX) and torch.is_tensor(v) for name, v in state.items()):
+        raise CheckpointError(f"{path} is not a committee file.")
+    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise CheckpointError(f"{path} holds values that are not finite ({broken[0]}).")
+    return state
+
+
+def _unflatten(values: Tensor, layout: list[Any], path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    sizes = [int(torch.Size(shape).numel()) for _, shape in layout]
+    if values.ndim != 2 or values.shape[1] != sum(sizes):
+        raise CheckpointError(f"{path}: its particles do not fit its own layout.")
+    return {
+        f"{_PREFIX}{member}.{name}": piece.reshape(shape).clone()
+        for member, row in enumerate(values)
+        for (name, shape), piece in zip(layout, row.split(sizes), strict=True)
+    }
+
+
+def _matrix(state: dict[str, Tensor], particles: Particles, path: str | os.PathLike[str]) -> Tensor:
+    members = sorted({int(name.split(".")[1]) for name in state})
+    _same_count(len(members), particles.num_particles, path)
+    rows = []
+    for member in members:
+        prefix = f"{_PREFIX}{member}."
+        found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        _same_layout([(n, tuple(v.shape)) for n, v in found.items()], particles.layout, path)
+        rows.append(torch.cat([found[name].reshape(-1) for name, _ in particles.layout]))
+    return torch.stack(rows)
+
+
+def _same_count(found: int, expected: int, path: str | os.PathLike[str]) -> None:
+    if found != expected:
+        raise CheckpointError(f"num_particles: {path} holds {found} particles, the configuration says {expected}.")
+
+
+def _same_layout(found: list[Any], expected: list[Any], path: str | os.PathLike[str]) -> None:
+    if dict(found) != dict(expected):
+        differing = sorted(str(name) for name in dict(set(found) ^ set(expected)))
+        raise CheckpointError(
+            f"{path} is of another network than the configuration's (they differ in {differing[0]}, "
+            f"{len(differing)} parameters in all); check features and the data set's classes."
+        )

@@ -1,0 +1,179 @@
+"""Keeps the best committee of a training, and everything that a killed training needs to go on."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import pickle
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+from torch.optim import Optimizer
+
+from svgd_monai.committee.checkpoint import load_committee, save_committee
+from svgd_monai.committee.particles import Particles
+from svgd_monai.errors import SettingsError
+from svgd_monai.files import write_json, write_torch
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = ("best", "last")
+COMMITTEE_FILE = "committee.pt"
+TRAINING_FILE = "training.json"
+PROGRESS_FILE = "training.pt"
+
+
+class CommitteeKeeper:
+    """Keeps a training's best (or last) committee and resumes a training that was cut off.
+
+    After each epoch, behind the validation: ``training.pt`` with particles, optimiser, random state, position and best
+    committee so far. At the end: ``training.json`` (validations, seconds) and then ``committee.pt``, whose presence
+    says that the training is complete; ``training.pt`` goes. A training that starts on a ``training.pt`` of the same
+    ``key`` continues where it was written and ends with the same particles, bit for bit on a CPU.
+
+    Args:
+        folder: where the three files lie.
+        network: the particles.
+        optimizer: theirs.
+        evaluator: its ``state.metrics[metric]`` decides the best; None, or ``checkpoint="last"``, keeps the last.
+        metric: name of the validation metric, higher is better.
+        checkpoint: ``best`` or ``last``.
+        sampler: an object with ``start``, the number of steps to pass over when a training continues.
+        key: plain values that a continued training must share with the one that was cut off.
+        initial: a committee file to start from (warm start); None starts from the initialisation.
+        seed: of torch's own stream, from which dropout draws.
+
+    Raises:
+        SettingsError: ``checkpoint`` is unknown.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        network: Particles,
+        optimizer: Optimizer,
+        evaluator: Engine | None = None,
+        metric: str = "val_dice",
+        checkpoint: str = "best",
+        sampler: Any = None,
+        key: Mapping[str, Any] | None = None,
+        initial: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if checkpoint not in CHECKPOINTS:
+            raise SettingsError(f"checkpoint: {checkpoint!r} is not one of {', '.join(CHECKPOINTS)}.")
+        self.folder = Path(folder)
+        self.network = network
+        self.optimizer = optimizer
+        self.evaluator = evaluator
+        self.metric = metric
+        self.checkpoint = checkpoint
+        self.sampler = sampler
+        self.key = repr(sorted((key or {}).items()))
+        self.initial = initial
+        self.seed = seed
+        self.best: Tensor | None = None
+        self.best_metric = -math.inf
+        self.best_step = 0
+        self.validations: list[dict[str, float | int | None]] = []
+        self.seconds = 0.0
+        self._since = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer, behind the validation handler."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def start(self, engine: Engine) -> None:
+        """Continue a training that was cut off, or begin."""
+        self._since = time.monotonic()
+        if self._resume(engine):
+            logger.info("training continues at step %d", engine.state.iteration)
+            return
+        torch.manual_seed(self.seed)
+        if self.initial is not None:
+            load_committee(self.initial, self.network)
+
+    def keep(self, engine: Engine) -> None:
+        """Note the validation, keep the committee if it is the best so far, and write the progress."""
+        value = self._validation()
+        step = engine.state.iteration
+        self.validations.append({"step": step, self.metric: value})
+        if self.checkpoint == "last" or value is None or value > self.best_metric or self.best is None:
+            self.best = self.network.values.detach().clone()
+            self.best_metric = -math.inf if value is None else value
+            self.best_step = step
+        now = time.monotonic()
+        self.seconds += now - self._since
+        self._since = now
+        write_torch(self.folder / PROGRESS_FILE, self._progress(engine))
+
+    def finish(self, engine: Engine) -> None:
+        """Write the result; the progress has served."""
+        assert self.best is not None  # an epoch has passed
+        with torch.no_grad():
+            self.network.values.copy_(self.best)
+        kept = None if math.isinf(self.best_metric) else self.best_metric
+        record = {"step": self.best_step, self.metric: kept, "validations": self.validations, "seconds": self.seconds}
+        write_json(self.folder / TRAINING_FILE, record)
+        save_committee(self.folder / COMMITTEE_FILE, self.network, self.best)
+        (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
+
+    def _validation(self) -> float | None:
+        if self.evaluator is None:
+            return None
+        value = float(self.evaluator.state.metrics[self.metric])
+        return value if math.isfinite(value) else None
+
+    def _progress(self, engine: Engine) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "values": self.network.values.detach(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+            "best": self.best,
+            "best_metric": self.best_metric,
+            "best_step": self.best_step,
+            "validations": self.validations,
+            "seconds": self.seconds,
+        }
+
+    def _resume(self, engine: Engine) -> bool:
+        path = self.folder / PROGRESS_FILE
+        if not path.is_file():
+            return False
+        try:
+            saved = torch.load(path, map_location=self.network.values.device, weights_only=True)
+            if saved["key"] != self.key:
+                logger.warning("%s is of other settings; the training begins anew", path)
+                return False
+            self._restore(saved, engine)
+        except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            # Progress is a saving of time: a training from the start ends with the same particles.
+            logger.warning("%s is damaged (%s); the training begins anew", path, type(error).__name__)
+            return False
+        return True
+
+    def _restore(self, saved: dict[str, Any], engine: Engine) -> None:
+        with torch.no_grad():
+            self.network.values.copy_(saved["values"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["random"].cpu())
+        engine.state.epoch = saved["epoch"]
+        engine.state.iteration = saved["iteration"]
+        if self.sampler is not None:
+            self.sampler.start = saved["iteration"]
+        self.best = saved["best"]
+        self.best_metric = saved["best_metric"]
+        self.best_step = saved["best_step"]
+        self.validations = saved["validations"]
+        self.seconds = saved["seconds"]

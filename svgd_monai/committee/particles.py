@@ -1,0 +1,152 @@
+"""A committee of M networks of one architecture, held as one parameter."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from svgd_monai.errors import SettingsError
+from svgd_monai.seeding import derive_seed
+
+
+class Particles(nn.Module):
+    """M particles θ_1..θ_M, each the flattened parameters of one network.
+
+    All parameters live in ``values``, one ``nn.Parameter`` of shape (M, D): one optimiser, one tensor in a checkpoint,
+    and the matrices X and G of SVGD without a copy. The network itself is kept once, on the meta device, as a skeleton
+    that ``torch.func.functional_call`` fills with views of a row.
+
+    Args:
+        network: a network, each member of which is initialised anew by its layers' ``reset_parameters``; or a callable
+            without arguments that returns a fresh network, for architectures with an initialisation of their own.
+        num_particles: M.
+        seed: of the initialisation. Member m depends on ``seed`` and m alone, not on M.
+
+    Raises:
+        SettingsError: M is below 1, or the network has buffers (batch normalisation), no parameters, or parameters that
+            no ``reset_parameters`` covers.
+    """
+
+    def __init__(self, network: nn.Module | Callable[[], nn.Module], num_particles: int, seed: int = 0) -> None:
+        super().__init__()
+        if num_particles < 1:
+            raise SettingsError(f"num_particles: {num_particles} is below 1.")
+        rows = []
+        for member in range(num_particles):
+            with _seeded(derive_seed(seed, "member", member)):
+                fresh = _reinitialised(network) if isinstance(network, nn.Module) else network()
+            if member == 0:
+                _check_network(fresh)
+                skeleton = copy.deepcopy(fresh).to("meta")
+            rows.append(torch.cat([p.detach().reshape(-1).float() for p in fresh.parameters()]))
+        self.values = nn.Parameter(torch.stack(rows))
+        # In a tuple, for nn.Module would register it as a submodule, and its meta tensors cannot move to a device.
+        self._skeleton = (skeleton,)
+        self._layout = [(name, tuple(p.shape)) for name, p in skeleton.named_parameters()]
+        self._sizes = [math.prod(shape) for _, shape in self._layout]
+
+    @property
+    def num_particles(self) -> int:
+        """M."""
+        return self.values.shape[0]
+
+    @property
+    def layout(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Name and shape of every parameter, in the order in which a row of ``values`` holds them."""
+        return list(self._layout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of all members: (B, C_in, ...) -> (M, B, C, ...), differentiable in ``values``."""
+        return torch.stack(list(self.members(x)))
+
+    def members(self, x: Tensor) -> Iterator[Tensor]:
+        """Logits of one member after the other, each (B, C, ...): the memory of one network."""
+        for row in self.values.unbind(0):
+            yield functional_call(self._skeleton[0], self.unflatten(row), (x,))
+
+    def unflatten(self, row: Tensor) -> dict[str, Tensor]:
+        """Views of a flat row (D,) as the network's named parameters."""
+        pieces = torch.split(row, self._sizes)
+        return {name: piece.view(shape) for (name, shape), piece in zip(self._layout, pieces, strict=True)}
+
+    def member(self, index: int, x: Tensor) -> Tensor:
+        """Logits (B, C, ...) of one member whose gradient lands in place in row ``index`` of ``values.grad``.
+
+        The leaves of the graph are views of the row, and their ``.grad`` views of the gradient's row, so that a
+        ``backward()`` needs no memory of size (M, D). ``values.grad`` must exist: see :meth:`zero_grad`.
+        """
+        if self.values.grad is None:
+            raise RuntimeError("call zero_grad() first: values.grad is where the members' gradients land.")
+        leaves = self.unflatten(self.values.detach()[index])
+        gradients = self.unflatten(self.values.grad[index])
+        for name, leaf in leaves.items():
+            leaf.requires_grad_()
+            leaf.grad = gradients[name]
+        logits: Tensor = functional_call(self._skeleton[0], leaves, (x,))
+        return logits
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Make ``values.grad`` zero and keep its memory (None would send the members' gradients nowhere)."""
+        if set_to_none:
+            self.values.grad = None
+        elif self.values.grad is None:
+            self.values.grad = torch.zeros_like(self.values)
+        else:
+            self.values.grad.zero_()
+
+    def train(self, mode: bool = True) -> Particles:
+        """Set the mode of the skeleton as well: dropout is in it."""
+        super().train(mode)
+        self._skeleton[0].train(mode)
+        return self
+
+    def network(self, index: int) -> nn.Module:
+        """A plain module with a copy of member ``index``, for export."""
+        module = copy.deepcopy(self._skeleton[0]).to_empty(device=self.values.device)
+        with torch.no_grad():
+            for name, value in self.unflatten(self.values.detach()[index]).items():
+                module.get_parameter(name).copy_(value)
+        return module
+
+
+def _reinitialised(network: nn.Module) -> nn.Module:
+    fresh = copy.deepcopy(network)
+    covered: set[int] = set()
+    for module in fresh.modules():
+        reset: Any = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+            covered.update(id(p) for p in module.parameters())
+    missed = [name for name, p in fresh.named_parameters() if id(p) not in covered]
+    if missed:
+        raise SettingsError(
+            f"network: {type(network).__name__} has parameters that no reset_parameters() initialises ({missed[0]}); "
+            "give Particles a callable that returns a fresh network."
+        )
+    return fresh
+
+
+def _check_network(network: nn.Module) -> None:
+    name = type(network).__name__
+    buffers = [buffer for buffer, _ in network.named_buffers()]
+    if buffers:
+        raise SettingsError(
+            f"network: {name} has buffers ({buffers[0]}), which particles cannot hold; "
+            "use a normalisation without running statistics, such as instance or group normalisation."
+        )
+    if not any(True for _ in network.parameters()):
+        raise SettingsError(f"network: {name} has no parameters.")
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,125 @@
+"""Joint training of a committee on MONAI's engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from ignite.engine import Events
+from monai.data import MetaTensor
+from monai.engines import SupervisedTrainer, default_prepare_batch
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor
+from torch.optim import Optimizer
+
+from svgd_monai.committee.particles import Particles
+from svgd_monai.committee.posterior import Balance, PosteriorStep
+
+
+class CommitteeTrainer(SupervisedTrainer):
+    """Trains all particles on the same mini-batches; one step is one move of the whole committee.
+
+    A :class:`monai.engines.SupervisedTrainer` to every handler: the same events in the same order,
+    ``engine.state.output`` with the image, the label, the prediction (the committee's mean probability, (B, C, ...))
+    and the loss (the members' mean). On top, ``engine.state.member_losses`` is a tensor (M,) and
+    ``engine.state.balance`` the :class:`~svgd_monai.committee.posterior.Balance` of the step.
+
+    The members run one after the other, each backward landing in its row of ``network.values.grad``: the memory of one
+    network's activations. At ``IterationEvents.BACKWARD_COMPLETED`` the rows hold the gradients of the members' losses;
+    then ``step`` turns them into −φ and the optimiser moves the particles.
+
+    Args:
+        device: where to run.
+        max_epochs: epochs, each of ``epoch_length`` steps; a validation handler runs after each.
+        train_data_loader: batches of dictionaries with ``image`` (B, C_in, ...) and ``label``.
+        network: the particles.
+        optimizer: over ``network.values``; without weight decay, the prior is in ``step``.
+        loss_function: (logits (B, C, ...), label) -> minus the log-likelihood, e.g. ``LogDiceLoss(softmax=True)``.
+        step: the posterior's step.
+        max_steps: steps in all; the last epoch is cut short where the epochs hold more.
+        amp: bfloat16 autocast (CUDA only). There is no loss scaling: it would scale the drive and not the repulsion.
+        kwargs: further arguments of :class:`monai.engines.SupervisedTrainer`.
+
+    Raises:
+        ValueError: the optimiser has a weight decay.
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        max_epochs: int,
+        train_data_loader: Iterable[Any],
+        network: Particles,
+        optimizer: Optimizer,
+        loss_function: Callable[..., Tensor],
+        step: PosteriorStep,
+        max_steps: int | None = None,
+        amp: bool = False,
+        prepare_batch: Callable[..., Any] = default_prepare_batch,
+        **kwargs: Any,
+    ) -> None:
+        if any(group.get("weight_decay", 0) for group in optimizer.param_groups):
+            raise ValueError("the optimiser must have no weight decay: the prior is part of the posterior's step.")
+        super().__init__(
+            device=device,
+            max_epochs=max_epochs,
+            train_data_loader=train_data_loader,
+            network=network,
+            optimizer=optimizer,
+            loss_function=loss_function,
+            prepare_batch=prepare_batch,
+            amp=False,
+            **kwargs,
+        )
+        self.step = step
+        self.bfloat16 = amp
+        self.state.member_losses = None
+        self.state.balance = None
+        if max_steps is not None:
+            # Before every handler of the user's, so that they see the last epoch end where it ends.
+            self.add_event_handler(Events.ITERATION_COMPLETED(once=max_steps), lambda engine: engine.terminate_epoch())
+
+    def _iteration(self, engine: CommitteeTrainer, batchdata: dict[str, Any]) -> dict[str, Tensor]:
+        if batchdata is None:
+            raise ValueError("Must provide batch data for current iteration.")
+        inputs, targets = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        # Gradients through MetaTensor's dispatch cost time and carry nothing.
+        inputs, targets = (t.as_tensor() if isinstance(t, MetaTensor) else t for t in (inputs, targets))
+        engine.state.output = {Keys.IMAGE: inputs, Keys.LABEL: targets}
+
+        network: Particles = engine.network
+        network.train()
+        network.zero_grad()
+        losses, mean = self._gradients(network, inputs, targets)
+        engine.state.member_losses = losses
+        engine.state.output[Keys.PRED] = mean
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        engine.state.output[Keys.LOSS] = losses.mean()
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+
+        gradients = network.values.grad
+        assert gradients is not None  # zero_grad() made it
+        balance: Balance = engine.step(network.values.detach(), gradients)
+        engine.state.balance = balance
+        engine.optimizer.step()
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return cast(dict[str, Tensor], engine.state.output)
+
+    def _gradients(self, network: Particles, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Every member's loss (M,), gradients left in ``network.values.grad``; and the mean probability (B, C, ...)."""
+        losses, mean = [], None
+        for index in range(network.num_particles):
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bfloat16):
+                logits = self.inferer(inputs, partial(network.member, index))
+            loss = self.loss_function(logits, targets).mean()
+            loss.backward()
+            losses.append(loss.detach())
+            with torch.no_grad():
+                probability = torch.softmax(logits.detach().float(), dim=1) / network.num_particles
+                mean = probability if mean is None else mean.add_(probability)
+        assert mean is not None  # M >= 1
+        return torch.stack(losses), mean

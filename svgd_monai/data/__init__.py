@@ -1,0 +1,69 @@
+"""Data sets, splits, checks, preprocessing, and the embedded phantom."""
+
+from svgd_monai.data.checks import CaseFacts, check_cases, dataset_fingerprint
+from svgd_monai.data.datalist import (
+    MSDDataset,
+    RoundDatalist,
+    read_datalist,
+    read_dataset,
+    read_images,
+    write_datalist,
+)
+from svgd_monai.data.dataset import StepSampler, VolumeDataset, epoch_length, epochs
+from svgd_monai.data.phantom import make_phantom
+from svgd_monai.data.source import (
+    TaskData,
+    class_names,
+    labelled_cases,
+    load_task,
+    phantom_dataset,
+    pool_items,
+    revealed_labels,
+    round_datalist,
+    stage_datalist,
+)
+from svgd_monai.data.splits import Split, draw_split, read_split, resolve_split
+from svgd_monai.data.transforms import (
+    ToPlaind,
+    augmentation,
+    preprocessing,
+    to_grid,
+    training_crop,
+    training_preprocessing,
+)
+
+__all__ = [
+    "CaseFacts",
+    "MSDDataset",
+    "RoundDatalist",
+    "Split",
+    "StepSampler",
+    "TaskData",
+    "ToPlaind",
+    "VolumeDataset",
+    "augmentation",
+    "check_cases",
+    "class_names",
+    "dataset_fingerprint",
+    "draw_split",
+    "epoch_length",
+    "epochs",
+    "labelled_cases",
+    "load_task",
+    "make_phantom",
+    "phantom_dataset",
+    "pool_items",
+    "preprocessing",
+    "read_datalist",
+    "read_dataset",
+    "read_images",
+    "read_split",
+    "resolve_split",
+    "revealed_labels",
+    "round_datalist",
+    "stage_datalist",
+    "to_grid",
+    "training_crop",
+    "training_preprocessing",
+    "write_datalist",
+]

@@ -1,0 +1,136 @@
+"""Volumes that are read and preprocessed once, and training batches that depend on the seed and the step alone."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import PersistentDataset
+from monai.data.utils import pickle_hashing
+from monai.transforms import Compose
+from torch.utils.data import Sampler
+
+from svgd_monai.seeding import derive_seed
+
+#: Bytes of preprocessed volumes that one data set keeps in memory beside its disk cache.
+MEMORY_BYTES = 4 << 30
+
+
+class VolumeDataset(PersistentDataset):
+    """MONAI's disk cache, keyed by the files' content; random transforms are seeded by the draw, not by the process.
+
+    Item ``i`` of the data is ``dataset[i]``; ``dataset[d * len(dataset) + i]`` is the same item at draw ``d``, with the
+    random transforms seeded by ``(seed, d)``. So a batch depends on nothing but its step, whatever the number of
+    workers and whenever a killed training continues.
+
+    Args:
+        data: items with ``image``, ``label`` and, as ``fingerprint``, a hash of their files' content; without one,
+            path, size and time of the files stand for it.
+        transform: deterministic transforms (cached) followed by random ones.
+        cache_dir: where preprocessed volumes are kept; None keeps none on disk.
+        seed: of the random transforms.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Compose,
+        cache_dir: str | os.PathLike[str] | None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            list(data),
+            transform,
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+            hash_func=_content_hash,
+            hash_transform=pickle_hashing,
+        )
+        self.seed = seed
+        self._memory: dict[int, Any] = {}
+        self._memory_bytes = 0
+
+    def _transform(self, index: int) -> Any:
+        draw, item = divmod(index, len(self.data))
+        if isinstance(self.transform, Compose):
+            # 32 bits are what numpy's legacy RandomState, on which MONAI's transforms rest, takes.
+            self.transform.set_random_state(seed=derive_seed(self.seed, draw) % (1 << 32))
+        return self._post_transform(copy.deepcopy(self._preprocessed(item)))
+
+    def _preprocessed(self, item: int) -> Any:
+        if item not in self._memory:
+            volume = self._cachecheck(copy.deepcopy(self.data[item]))
+            size = sum(v.nbytes for v in volume.values() if hasattr(v, "nbytes"))
+            if self._memory_bytes + size > MEMORY_BYTES:
+                return volume
+            self._memory[item] = volume
+            self._memory_bytes += size
+        return self._memory[item]
+
+
+class StepSampler(Sampler[list[int]]):
+    """Batches of draws for a training counted in steps: an endless shuffle of the labelled multiset.
+
+    Draw d is position ``d mod N`` of permutation ``d // N``; each permutation comes from the seed and its number. Batch
+    s holds the draws ``s B ... s B + B − 1``, as indices into :class:`VolumeDataset`.
+
+    Args:
+        size: N, items in the training list, a case drawn twice standing in it twice.
+        batch_size: B.
+        steps: batches in all.
+        seed: of the shuffles.
+
+    Raises:
+        ValueError: N or B is below 1.
+    """
+
+    def __init__(self, size: int, batch_size: int, steps: int, seed: int = 0) -> None:
+        if size < 1 or batch_size < 1:
+            raise ValueError(f"a batch of {batch_size} cannot be drawn from {size} items.")
+        self.size = size
+        self.batch_size = batch_size
+        self.steps = steps
+        self.seed = seed
+        #: Steps to pass over, set when a training continues.
+        self.start = 0
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        number, order = -1, np.empty(0, dtype=np.int64)
+        for step in range(self.start, self.steps):
+            batch = []
+            for draw in range(step * self.batch_size, (step + 1) * self.batch_size):
+                if draw // self.size != number:
+                    number = draw // self.size
+                    order = np.random.default_rng(derive_seed(self.seed, "shuffle", number)).permutation(self.size)
+                batch.append(draw * self.size + int(order[draw % self.size]))
+            yield batch
+
+
+def epoch_length(steps: int, validations: int) -> int:
+    """Steps between validations: the least length with which ``validations`` epochs hold all steps."""
+    return math.ceil(steps / min(validations, steps))
+
+
+def epochs(steps: int, validations: int) -> int:
+    """Epochs of :func:`epoch_length` that hold all steps; the last may be shorter."""
+    return math.ceil(steps / epoch_length(steps, validations))
+
+
+def _content_hash(item: Mapping[str, Any]) -> bytes:
+    """The cache's key of an item: what its files hold, not where they lie."""
+    parts = [f"{name}={item[name]}" for name in ("case", "fingerprint") if name in item]
+    parts.append("labelled" if "label" in item else "unlabelled")
+    if "fingerprint" not in item:
+        for name in ("image", "label"):
+            if name in item:
+                status = Path(item[name]).stat()
+                parts.append(f"{item[name]}:{status.st_size}:{status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest().encode()

@@ -1,0 +1,148 @@
+"""Preprocessing and augmentation, made of MONAI's transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import (
+    Compose,
+    LoadImaged,
+    MapTransform,
+    Orientationd,
+    RandAdjustContrastd,
+    RandAffined,
+    RandGaussianNoised,
+    RandSpatialCropd,
+    Spacingd,
+    SpatialPadd,
+    SpatialResample,
+)
+
+IMAGE, LABEL, AFFINE = "image", "label", "affine"
+
+
+class ToPlaind(MapTransform):
+    """Plain tensors and the image's affine in place of MetaTensors.
+
+    Key ``affine`` becomes a (4, 4) float64 tensor, voxel to mm of the preprocessed grid. Nothing else of the file's
+    header goes on: it is not needed, it cannot be cached safely, and its text fields may name a patient.
+    """
+
+    def __init__(self, keys: Sequence[str] = (IMAGE, LABEL), allow_missing_keys: bool = True) -> None:
+        super().__init__(keys, allow_missing_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Dictionary in, dictionary out."""
+        result = dict(data)
+        if isinstance(result.get(IMAGE), MetaTensor):
+            result[AFFINE] = torch.as_tensor(result[IMAGE].affine, dtype=torch.float64)
+        for key in self.key_iterator(result):
+            value = result[key].as_tensor() if isinstance(result[key], MetaTensor) else result[key]
+            result[key] = value.to(torch.uint8) if key == LABEL else value.float()
+        return result
+
+
+def preprocessing(
+    intensity: Callable[..., Any] | Sequence[Callable[..., Any]],
+    spacing: Sequence[float] | None = None,
+    pad_to: Sequence[int] | None = None,
+    plain: bool = True,
+) -> Compose:
+    """The deterministic part: load, RAS+ orientation, spacing, intensity.
+
+    Args:
+        intensity: dictionary transform(s) of ``image`` to about [0, 1].
+        spacing: voxel size in mm to resample to (images linearly, labels by nearest neighbour); None keeps the file's.
+        pad_to: pad to this shape at once, as the paper does; None leaves padding to training crops and inferers, so
+            that neither uncertainty nor mutual information sees it.
+        plain: end with :class:`ToPlaind`. A pipeline that ends in ``Invertd`` and ``SaveImaged`` keeps the MetaTensors.
+
+    Returns:
+        A transform of ``{"image": path, "label": path}`` (the label may be missing) to ``image`` (C, X, Y, Z) float32,
+        ``label`` (1, X, Y, Z) uint8 and ``affine`` (4, 4).
+    """
+    keys = (IMAGE, LABEL)
+    steps: list[Callable[..., Any]] = [
+        LoadImaged(keys, ensure_channel_first=True, image_only=True, allow_missing_keys=True),
+        Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True),
+    ]
+    if spacing is not None:
+        steps.append(Spacingd(keys, pixdim=tuple(spacing), mode=("bilinear", "nearest"), allow_missing_keys=True))
+    steps += [intensity] if callable(intensity) else list(intensity)
+    if pad_to is not None:
+        steps.append(SpatialPadd(keys, tuple(pad_to), allow_missing_keys=True))
+    if plain:
+        steps.append(ToPlaind())
+    return Compose(steps)
+
+
+def training_crop(roi_size: Sequence[int]) -> Compose:
+    """A random window of ``roi_size`` voxels, zero-padded where the volume is smaller."""
+    keys = (IMAGE, LABEL)
+    return Compose([RandSpatialCropd(keys, tuple(roi_size), random_size=False), SpatialPadd(keys, tuple(roi_size))])
+
+
+def augmentation(name: str = "none") -> Compose:
+    """Random changes of a training window.
+
+    Args:
+        name: ``none``; or ``light``: rotation up to 10 degrees, scale within 10 %, shift up to 2 voxels, Gaussian noise
+            of standard deviation up to 0.03, gamma within 0.8 to 1.25. No mirroring: it would swap left and right.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    keys = (IMAGE, LABEL)
+    if name == "none":
+        return Compose([])
+    if name != "light":
+        raise ValueError(f"augmentation {name!r} is neither 'none' nor 'light'.")
+    affine = RandAffined(
+        keys,
+        prob=0.7,
+        rotate_range=(0.175, 0.175, 0.175),
+        scale_range=(0.1, 0.1, 0.1),
+        translate_range=(2, 2, 2),
+        mode=("bilinear", "nearest"),
+        padding_mode="zeros",
+    )
+    noise = RandGaussianNoised(IMAGE, prob=0.3, std=0.03)
+    return Compose([affine, noise, RandAdjustContrastd(IMAGE, prob=0.3, gamma=(0.8, 1.25))])
+
+
+def training_preprocessing(
+    deterministic: Compose, crop: Callable[..., Any], augment: str = "none", keep: Sequence[str] = (IMAGE, LABEL)
+) -> Compose:
+    """A training item's transforms: the cached deterministic part, then crop and augmentation, drawn anew each time."""
+    return Compose([deterministic, crop, augmentation(augment), _Only(keep)]).flatten()
+
+
+class _Only(MapTransform):
+    """Leaves the named keys: what the trainer collates."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return {key: data[key].as_tensor() if isinstance(data[key], MetaTensor) else data[key] for key in self.keys}
+
+
+def to_grid(volume: torch.Tensor, affine: torch.Tensor, reference: MetaTensor) -> torch.Tensor:
+    """Resample a preprocessed volume onto another grid, through the world's millimetres.
+
+    Args:
+        volume: (C, X, Y, Z) float, e.g. probabilities.
+        affine: (4, 4), voxel to mm of ``volume``.
+        reference: (1, X', Y', Z') with its own affine, e.g. the label as it lies in its file.
+
+    Returns:
+        (C, X', Y', Z'), linear interpolation; beyond ``volume`` its border goes on.
+    """
+    source = MetaTensor(volume.float(), affine=affine)
+    resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=True, dtype=torch.float64)
+    result = resample(source, dst_affine=reference.affine, spatial_size=reference.shape[1:])
+    plain: torch.Tensor = result.as_tensor().to(volume.dtype)
+    return plain

@@ -1,0 +1,24 @@
+"""What can go wrong for reasons a user can mend.
+
+Library code raises these; only :mod:`svgd_monai.boundary` turns them into an exit of the program.
+"""
+
+
+class SvgdMonaiError(Exception):
+    """Base of all errors whose message is one plain sentence that names the file, case or key at fault."""
+
+
+class SettingsError(SvgdMonaiError):
+    """A configuration key is unknown, of the wrong type, or out of range."""
+
+
+class DataError(SvgdMonaiError):
+    """A data set, data list, split or volume is missing or wrong."""
+
+
+class CheckpointError(SvgdMonaiError):
+    """A committee file is missing, damaged, or does not fit the network."""
+
+
+class RunFolderError(SvgdMonaiError):
+    """A run's folder is in use, damaged, or belongs to other settings."""

@@ -1,0 +1,133 @@
+"""Atomic writes: a reader sees the old file or the whole new one, never a part.
+
+Every file that this package leaves behind goes through :func:`write_bytes`: temporary file in the same folder,
+``fsync``, ``os.replace``, ``fsync`` of the folder (the recipe of ``rename(2)``). A crash leaves at most a file that
+ends in :data:`TEMPORARY_SUFFIX`, which nothing reads.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from svgd_monai.errors import RunFolderError
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
+    """Write ``content`` to ``path`` atomically and durably.
+
+    Args:
+        path: the file; its folder is made when missing.
+        content: the whole content.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OSError: the file system refuses (full, read-only, no permission); the old file stands.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return path
+
+
+def write_text(path: str | os.PathLike[str], content: str) -> Path:
+    """Write UTF-8 text with :func:`write_bytes`."""
+    return write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> Path:
+    """Write ``content`` as indented JSON.
+
+    Raises:
+        ValueError: ``content`` holds a NaN or an infinity, which JSON does not know.
+    """
+    return write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write a CSV with a header; ``None`` becomes an empty field, a float is written so that it reads back exactly."""
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="raise")
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    return write_text(path, buffer.getvalue())
+
+
+def write_torch(path: str | os.PathLike[str], content: Any) -> Path:
+    """Write tensors and plain values, to be read back with ``torch.load(..., weights_only=True)``."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return write_bytes(path, buffer.getvalue())
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        RunFolderError: the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path} cannot be read as JSON ({reason(error)}).") from error
+
+
+def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """Read a CSV with a header into a dictionary a row.
+
+    Raises:
+        RunFolderError: the file is missing, not UTF-8, or a row has another number of fields than the header.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunFolderError(f"{path} cannot be read as CSV ({reason(error)}).") from error
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise RunFolderError(f"{path}, line {number}: the number of fields differs from the header's.")
+    return rows
+
+
+def reason(error: BaseException) -> str:
+    """One line that says what ``error`` is, for use inside a sentence."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(float(value))
+    return value
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened; the rename is as durable as the system makes it
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

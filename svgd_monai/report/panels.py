@@ -1,0 +1,76 @@
+"""Pictures of a case: the slice where the committee is least sure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from torch import Tensor
+
+#: One colour a class, background first (not drawn); from Okabe & Ito's set, told apart by the colour-blind.
+CLASS_COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+
+
+def case_panel(
+    title: str,
+    image: Tensor,
+    probability: Tensor,
+    uncertainty: Tensor,
+    truth: Tensor | None = None,
+    classes: Sequence[str] = (),
+) -> Figure:
+    """Image, truth, committee mean and uncertainty of one case, in the axial slice of the greatest mean uncertainty.
+
+    Args:
+        title: stands above.
+        image: (X, Y, Z).
+        probability: (C, X, Y, Z), mean of the committee.
+        uncertainty: (X, Y, Z), nats.
+        truth: (X, Y, Z) class indices; None where nobody has labelled the case.
+        classes: names of the C classes, for the legend.
+
+    Returns:
+        A figure without a window.
+    """
+    level = int(uncertainty.float().mean((0, 1)).argmax())
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    axes: list[Axes] = list(figure.subplots(1, 4))
+    grey = _slice(image, level)
+    predicted = probability.argmax(0)
+    count = probability.shape[0]
+    for axis in axes[:3]:
+        axis.imshow(grey, cmap="gray", origin="lower", vmin=0.0, vmax=1.0)
+    axes[0].set_title(f"image, slice {level}")
+    if truth is None:
+        axes[1].set_title("truth unknown")
+    else:
+        _overlay(axes[1], _slice(truth, level), count)
+        axes[1].set_title("truth")
+    _overlay(axes[2], _slice(predicted, level), count)
+    axes[2].set_title("committee mean")
+    heat = axes[3].imshow(_slice(uncertainty, level), cmap="magma", origin="lower", vmin=0.0, vmax=float(np.log(count)))
+    axes[3].set_title("uncertainty (nats)")
+    figure.colorbar(heat, ax=axes[3], shrink=0.8)
+    for axis in axes:
+        axis.set_axis_off()
+    legend = ", ".join(f"{name}: {_COLOUR_NAMES[index % 8]}" for index, name in enumerate(classes) if index > 0)
+    figure.suptitle(f"{title}   ({legend})" if legend else title, fontsize=10)
+    return figure
+
+
+_COLOUR_NAMES = ("black", "orange", "sky blue", "green", "yellow", "pink", "vermilion", "blue")
+
+
+def _slice(volume: Tensor, level: int) -> np.ndarray:
+    """Axial slice with the patient's right at the left of the picture's columns and anterior up."""
+    return torch.as_tensor(volume)[..., level].detach().cpu().float().numpy().T
+
+
+def _overlay(axis: Axes, indices: np.ndarray, count: int) -> None:
+    colours = ListedColormap([CLASS_COLOURS[index % len(CLASS_COLOURS)] for index in range(count)])
+    shown = np.ma.masked_where(indices == 0, indices)
+    axis.imshow(shown, cmap=colours, origin="lower", vmin=-0.5, vmax=count - 0.5, alpha=0.55, interpolation="nearest")

@@ -1,0 +1,124 @@
+"""What a run shows in TensorBoard beside the training's own curves."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from ignite.engine import Engine, Events
+from monai.transforms import Compose
+
+from svgd_monai.acquisition import get_strategy, maps_from_statistics
+from svgd_monai.acquisition.handler import QUERIES_FILE, SCORES_FILE
+from svgd_monai.files import read_csv, read_json
+from svgd_monai.report.panels import case_panel
+from svgd_monai.statistics import EXTRA_CHANNELS, mean_probability
+
+#: Panels of a round: more are not looked at.
+PANELS = 4
+
+
+class Writer(Protocol):
+    """The part of ``torch.utils.tensorboard.SummaryWriter`` that is used here."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> Any:
+        """Record a number."""
+
+    def add_histogram(self, tag: str, values: Any, global_step: int) -> Any:
+        """Record a distribution."""
+
+    def add_figure(self, tag: str, figure: Any, global_step: int) -> Any:
+        """Record a picture."""
+
+
+class PoolRecorder:
+    """After a pool has been scored: the histogram of its scores, and a picture of each queried case.
+
+    Attach it behind the :class:`~svgd_monai.acquisition.AcquisitionHandler`, to a
+    :class:`~svgd_monai.committee.CommitteeEvaluator` over ``dataset``.
+
+    Args:
+        writer: a summary writer.
+        folder: where the acquisition handler writes.
+        dataset: the pool, preprocessed.
+        labels: label file of each case that the oracle reveals; a case that is not in it is shown without truth.
+        transform: the preprocessing of ``{"image", "label"}``, for the truth.
+        step: the round.
+        acquisition: the strategy whose uncertainty map is shown.
+        classes: names of the classes, background first.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        folder: str | os.PathLike[str],
+        dataset: Any,
+        labels: Mapping[str, str],
+        transform: Compose,
+        step: int = 0,
+        acquisition: str = "entropy",
+        classes: Mapping[int, str] | None = None,
+    ) -> None:
+        self.writer = writer
+        self.folder = Path(folder)
+        self.dataset = dataset
+        self.labels = labels
+        self.transform = transform
+        self.step = step
+        self.uncertainty_map = get_strategy(acquisition).uncertainty_map
+        self.classes = [name for _, name in sorted((classes or {}).items())]
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.COMPLETED, self.record)
+
+    def record(self, engine: Engine) -> None:
+        """Histogram and pictures of the round."""
+        rows = read_csv(self.folder / SCORES_FILE)
+        for column in ("score", "uncertainty", "mutual_information"):
+            values = [float(row[column]) for row in rows if row[column]]
+            finite = [value for value in values if math.isfinite(value)]
+            if finite:
+                self.writer.add_histogram(f"pool/{column}", torch.tensor(finite), self.step)
+        if not (self.folder / QUERIES_FILE).is_file():
+            return
+        position = {item["case"]: index for index, item in enumerate(self.dataset.data)}
+        for rank, case in enumerate(read_json(self.folder / QUERIES_FILE)[:PANELS], start=1):
+            self._picture(engine, case, position[case], rank)
+
+    def _picture(self, engine: Any, case: str, index: int, rank: int) -> None:
+        item = self.dataset[index]
+        image = torch.as_tensor(item["image"])
+        with torch.no_grad(), engine.mode(engine.network):
+            statistics = engine.inferer(image[None].to(engine.state.device), engine.statistics).cpu()
+        uncertainty = maps_from_statistics(statistics, statistics.shape[1] - EXTRA_CHANNELS, self.uncertainty_map)
+        truth = None
+        if case in self.labels:
+            truth = self.transform({"image": self.dataset.data[index]["image"], "label": self.labels[case]})["label"][0]
+        figure = case_panel(case, image[0], mean_probability(statistics)[0], uncertainty[0], truth, self.classes)
+        self.writer.add_figure(f"queried/{rank}", figure, self.step)
+
+
+class RoundRecorder:
+    """A hook of the loop: validation and test Dice, per class and mean, against the number of unique labels."""
+
+    def after_round(self, run: Any, number: int) -> None:
+        """Record the round that has just been measured.
+
+        Args:
+            run: the run; its ``writer`` and ``curve`` are read.
+            number: the round.
+        """
+        row = run.curve[number]
+        labels = int(row["unique_labels"])
+        for column, value in row.items():
+            if "_dice" in column and value is not None:
+                self_tag = column.replace("_dice", "_dice/", 1) if not column.endswith("dice") else f"{column}/mean"
+                run.writer.add_scalar(self_tag, float(value), labels)
+        run.writer.add_scalar("labels/unique", labels, number)
+        run.writer.add_scalar("labels/training_items", int(row["training_items"]), number)
+        run.writer.flush()

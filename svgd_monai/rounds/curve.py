@@ -1,0 +1,54 @@
+"""The learning curve: a row per trained round, derived from the files of the rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from svgd_monai.errors import RunFolderError
+from svgd_monai.files import read_json
+from svgd_monai.rounds.ledger import Ledger
+
+TIMES_FILE = "times.json"
+
+
+def curve_columns(classes: Sequence[str]) -> list[str]:
+    """Columns of ``learning_curve.csv``.
+
+    Args:
+        classes: names of the foreground classes.
+    """
+    head = ["round", "unique_labels", "training_items", "val_dice", "test_dice"]
+    return [*head, *(f"test_dice_{name}" for name in classes), "test_dice_grid", "seconds_train", "seconds_score"]
+
+
+def curve_row(folder: Path, ledger: Ledger, number: int) -> dict[str, Any]:
+    """The row of a round.
+
+    Args:
+        folder: the round's.
+        ledger: of the run, at that round or later.
+        number: the round.
+
+    Raises:
+        RunFolderError: a file of the round is missing or damaged.
+    """
+    metrics = read_json(folder / "metrics.json")
+    times = read_json(folder / TIMES_FILE) if (folder / TIMES_FILE).is_file() else {}
+    training = Ledger(ledger.split, ledger.queries[:number]).training
+    try:
+        test: Mapping[str, Any] = metrics["test"]
+        return {
+            "round": number,
+            "unique_labels": len(set(training)),
+            "training_items": len(training),
+            "val_dice": metrics["validation"]["dice_grid"],
+            "test_dice": test["dice"],
+            **{f"test_dice_{name}": value for name, value in test["dice_per_class"].items()},
+            "test_dice_grid": test["dice_grid"],
+            "seconds_train": times.get("train"),
+            "seconds_score": times.get("acquire"),
+        }
+    except (KeyError, TypeError) as error:
+        raise RunFolderError(f"{folder / 'metrics.json'} lacks {error}.") from error

@@ -1,0 +1,41 @@
+"""From the configuration that the user runs to the loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from svgd_monai.rounds.hooks import Hook
+from svgd_monai.rounds.loop import ActiveLearning
+from svgd_monai.workflow import KEYS, MACHINERY, calling_workflow
+
+#: Keys of ``active_learning.yaml`` that are the loop's own and not handed on to the stages.
+_LOOP = ("loop", "hooks", "stages")
+
+
+def active_learning(stages: Mapping[str, str], hooks: Sequence[Hook] = ()) -> ActiveLearning:
+    """The loop of the configuration that calls this, with all its top-level keys.
+
+    Those of :data:`svgd_monai.workflow.KEYS` are resolved; all others, which overlay files may have added or replaced
+    (a network, an intensity transform), go to the stages as they are written, to be resolved there.
+
+    Args:
+        stages: file name of each stage's configuration, beside the calling one.
+        hooks: called around the rounds.
+    """
+    workflow = calling_workflow().workflow
+    parser, folder = workflow.parser, Path(workflow.config_root_path)
+    settings, components = {}, {}
+    for key, value in parser.config.items():
+        if key in KEYS:
+            settings[key] = parser.get_parsed_content(key)
+        elif key not in (*MACHINERY, *_LOOP):
+            components[key] = copy.deepcopy(value)
+    return ActiveLearning(
+        settings=settings,
+        components=components,
+        stages={name: folder / file for name, file in stages.items()},
+        hooks=hooks,
+        data_lists=Path(components["bundle_root"]).parent.parent / "data_lists",
+    )

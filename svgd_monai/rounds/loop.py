@@ -1,0 +1,244 @@
+"""The active-learning loop: train, measure, score, query, and again."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from svgd_monai.acquisition.handler import COLUMNS, QUERIES_FILE, RANKING_COLUMNS, SCORES_FILE
+from svgd_monai.committee.keeper import COMMITTEE_FILE
+from svgd_monai.data import TaskData, load_task, read_dataset, resolve_split, round_datalist, write_datalist
+from svgd_monai.data.download import ensure_dataset
+from svgd_monai.errors import RunFolderError
+from svgd_monai.evaluation.handler import METRICS_FILE
+from svgd_monai.files import read_json, write_csv, write_json
+from svgd_monai.rounds.curve import TIMES_FILE, curve_columns, curve_row
+from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound, Hook
+from svgd_monai.rounds.ledger import Ledger
+from svgd_monai.rounds.lock import run_lock
+from svgd_monai.rounds.oracle import DatasetOracle
+from svgd_monai.rounds.prepare import prepare_volumes
+from svgd_monai.rounds.run_folder import RunFolder, run_record
+from svgd_monai.rounds.stages import Stages
+
+logger = logging.getLogger(__name__)
+
+DATALIST_FILE = "datalist.json"
+
+
+class ActiveLearning:
+    """K rounds of queries, K + 1 trained committees, in one folder.
+
+    Every stage of a round leaves a file whose presence says that it is complete (``committee.pt``, ``metrics.json``,
+    ``queries.json``, in the last round ``scores.csv``), written whole or not at all; everything else follows from them.
+    So the same command on the same folder goes on behind the last complete stage, and ends as if it had not been
+    stopped.
+
+    Args:
+        settings: the resolved keys of the configuration, see :data:`svgd_monai.workflow.KEYS`.
+        components: the other top-level keys, as the configuration files have them; handed on to the stages.
+        stages: configuration file of ``train``, ``evaluate`` and ``acquire``.
+        hooks: called around the rounds, in their order.
+        data_lists: folder in which names of split files are looked up.
+
+    Attributes:
+        folder: the run's folder.
+        ledger: the labels so far.
+        curve: the learning curve so far, a row per round.
+        writer: the run's one TensorBoard writer.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        stages: Mapping[str, str | os.PathLike[str]],
+        components: Mapping[str, Any] | None = None,
+        hooks: Sequence[Hook] = (),
+        data_lists: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.settings = dict(settings)
+        self.components = dict(components or {})
+        self.hooks = list(hooks)
+        self.data_lists = data_lists
+        self.folder = RunFolder(settings["output_dir"])
+        self.stages = Stages(stages, {**self.components, **self.settings})
+        self.curve: list[dict[str, Any]] = []
+        self.ledger: Ledger
+        self.writer: SummaryWriter
+
+    def run(self) -> None:
+        """Run, or go on with, all rounds.
+
+        Raises:
+            SvgdMonaiError: anything that the user can mend; nothing half-written stays.
+        """
+        # What needs no volume is refused before anything is written.
+        dataset = read_dataset(ensure_dataset(self.settings["dataset_dir"], self.settings["download"]))
+        split = resolve_split(
+            dataset.items,
+            self.settings["split_file"],
+            self.settings["seed"],
+            self.settings["initial_labelled"],
+            self.settings["validation_cases"],
+            self.settings["test_cases"],
+            search=[] if self.data_lists is None else [self.data_lists],
+        )
+        with run_lock(self.folder.root):
+            self.folder.remove_temporaries()
+            task = load_task(dataset.root, self.settings["cache_dir"], num_classes=self.settings["num_classes"])
+            resumed = self.folder.run_file.is_file()
+            self.folder.open(run_record(self.settings, self.components, split, task))
+            self.ledger = self._read_ledger(Ledger(split))
+            write_json(self.folder.ledger_file, self.ledger.as_dict())
+            first = self._first_incomplete()
+            if resumed and first is None:
+                logger.info("The run in %s is finished; nothing is left to do.", self.folder.root)
+                return
+            preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
+            prepare_volumes(task, split, preprocessing, Path(self.settings["cache_dir"]) / "volumes")
+            self.writer = SummaryWriter(str(self.folder.tensorboard))
+            try:
+                self._rounds(task, first or 0)
+            finally:
+                self.writer.close()
+
+    @property
+    def rounds(self) -> int:
+        """K, queries to make."""
+        return int(self.settings["rounds"])
+
+    def _rounds(self, task: TaskData, first: int) -> None:
+        oracle = DatasetOracle(task.dataset)
+        classes = [name for value, name in task.dataset.classes.items() if value > 0]
+        for number in range(self.rounds + 1):
+            final = self._is_final(number)
+            if number >= first:
+                self._call(BeforeRound, "before_round", number)
+            self._round(task, number, final)
+            self.curve.append(curve_row(self.folder.round(number), self.ledger, number))
+            write_csv(self.folder.curve_file, curve_columns(classes), self.curve)
+            if not final:
+                chosen = self._queries(number)
+                if len(self.ledger.queries) == number:
+                    self.ledger.record(chosen)
+                oracle.missing(chosen)
+                write_json(self.folder.ledger_file, self.ledger.as_dict())
+            if number >= first - 1:  # the hooks of the last complete round may have been cut off
+                self._log_round(number)
+                self._call(AfterRound, "after_round", number)
+            if final:
+                self._call(AfterRun, "after_run")
+                self._log_end(number)
+                return
+
+    def _call(self, kind: type, method: str, *arguments: int) -> None:
+        for hook in self.hooks:
+            if isinstance(hook, kind):
+                getattr(hook, method)(self, *arguments)
+
+    def _round(self, task: TaskData, number: int, final: bool) -> None:
+        """Train, measure and score; what is complete already is passed over."""
+        folder = self.folder.round(number)
+        ledger = Ledger(self.ledger.split, self.ledger.queries[:number])
+        keys: dict[str, Any] = {
+            "round": number,
+            "stage_dir": str(folder),
+            "datalist_file": str(folder / DATALIST_FILE),
+            "committee_file": str(self.folder.committee(number)),
+            "summary_writer": self.writer,
+        }
+        if not (folder / DATALIST_FILE).is_file():
+            write_datalist(
+                folder / DATALIST_FILE, round_datalist(task.dataset, ledger.split, ledger.training), task.dataset
+            )
+        if not self.folder.committee(number).is_file():
+            logger.info(
+                "Round %d of %d: training on %d labelled cases (%d items).",
+                number, self.rounds, len(ledger.labelled), len(ledger.training),
+            )  # fmt: skip
+            warm = self.settings["warm_start"] and number > 0
+            initial = str(self.folder.committee(number - 1)) if warm else None
+            self._timed("train", folder, initial_committee=initial, **keys)
+        if not (folder / METRICS_FILE).is_file():
+            self._timed("evaluate", folder, **keys)
+        if not (folder / (SCORES_FILE if final else QUERIES_FILE)).is_file():
+            self._acquire(folder, ledger, final, keys)
+
+    def _acquire(self, folder: Path, ledger: Ledger, final: bool, keys: Mapping[str, Any]) -> None:
+        if ledger.unlabelled or self.settings["keep_labelled"]:
+            self._timed("acquire", folder, query=not final, **keys)
+        else:  # an empty pool has an empty ranking
+            write_csv(self.folder.ranking_file, RANKING_COLUMNS, [])
+            write_csv(folder / SCORES_FILE, COLUMNS, [])
+
+    def _timed(self, stage: str, folder: Path, **keys: Any) -> None:
+        seconds = self.stages.run(stage, **keys)
+        path = folder / TIMES_FILE
+        times = read_json(path) if path.is_file() else {}
+        write_json(path, {**times, stage: round(seconds, 3)})
+
+    def _is_final(self, number: int) -> bool:
+        """Whether no query follows: the last round, or one at which every case is labelled."""
+        ledger = Ledger(self.ledger.split, self.ledger.queries[:number])
+        return number == self.rounds or not ledger.unlabelled
+
+    def _first_incomplete(self) -> int | None:
+        """The first round that lacks a file; None when the run and what is derived from it are complete."""
+        for number in range(self.rounds + 1):
+            final = self._is_final(number)
+            folder = self.folder.round(number)
+            last = SCORES_FILE if final else QUERIES_FILE
+            if not all((folder / name).is_file() for name in (COMMITTEE_FILE, METRICS_FILE, last)):
+                return number
+            if final:
+                derived = (self.folder.curve_file, self.folder.ranking_file)
+                return None if all(file.is_file() for file in derived) else number
+        raise AssertionError("the last round is final")
+
+    def _queries(self, number: int) -> list[str]:
+        path = self.folder.round(number) / QUERIES_FILE
+        chosen = read_json(path)
+        if not isinstance(chosen, list) or not all(isinstance(case, str) for case in chosen):
+            raise RunFolderError(f"{path} is not a list of case ids.")
+        return chosen
+
+    def _read_ledger(self, ledger: Ledger) -> Ledger:
+        """The queries that have been made, from the rounds' own files; the ledger's must agree."""
+        while (self.folder.round(len(ledger.queries)) / QUERIES_FILE).is_file():
+            ledger.record(self._queries(len(ledger.queries)))
+        if self.folder.ledger_file.is_file():
+            known = Ledger.from_dict(ledger.split, read_json(self.folder.ledger_file)).queries
+            for number, (ours, theirs) in enumerate(zip(ledger.queries, known, strict=False)):
+                if ours != theirs:
+                    raise RunFolderError(
+                        f"{self.folder.ledger_file} and {self.folder.round(number) / QUERIES_FILE} differ; "
+                        "one of them was changed by hand."
+                    )
+            for number in range(len(ledger.queries), len(known)):  # a lost queries.json is not queried anew
+                write_json(self.folder.round(number) / QUERIES_FILE, known[number])
+                ledger.record(known[number])
+        return ledger
+
+    def _log_round(self, number: int) -> None:
+        row = self.curve[number]
+        logger.info(
+            "Round %d: %d unique labels, validation Dice %s, test Dice %s.",
+            number, row["unique_labels"], *(_shown(row[key]) for key in ("val_dice", "test_dice")),
+        )  # fmt: skip
+
+    def _log_end(self, number: int) -> None:
+        if number < self.rounds:
+            logger.info(
+                "The pool is exhausted: after %d rounds every case of it is labelled. %d further rounds were not run.",
+                number, self.rounds - number,
+            )  # fmt: skip
+        logger.info("The run in %s is complete; ranking.csv says what to label next.", self.folder.root)
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"

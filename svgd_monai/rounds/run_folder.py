@@ -1,0 +1,121 @@
+"""A run's folder: its files, and whether a command may go on in it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from svgd_monai.committee.keeper import COMMITTEE_FILE
+from svgd_monai.data import Split, TaskData
+from svgd_monai.errors import RunFolderError
+from svgd_monai.files import TEMPORARY_SUFFIX, read_json, write_json
+
+#: Settings that may differ between a run and its continuation: where it runs, how it is watched, where things lie.
+#: The data set may move as long as its content, whose fingerprint is compared, is the same.
+MAY_CHANGE = frozenset(
+    {"output_dir", "dataset_dir", "cache_dir", "device", "num_workers", "log_every", "download", "split_file",
+    "committee_file",
+     "stage_dir", "datalist_file", "bundle_root"}
+)  # fmt: skip
+_PACKAGES = ("svgd_monai", "torch", "monai", "numpy", "nibabel", "pytorch-ignite")
+
+
+class RunFolder:
+    """Paths of a run and its ``run.json``.
+
+    Args:
+        root: the run's ``output_dir``.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self.run_file = self.root / "run.json"
+        self.ledger_file = self.root / "ledger.json"
+        self.curve_file = self.root / "learning_curve.csv"
+        self.ranking_file = self.root / "ranking.csv"
+        self.tensorboard = self.root / "tensorboard"
+
+    def round(self, number: int) -> Path:
+        """The folder of a round."""
+        return self.root / f"round_{number:03d}"
+
+    def committee(self, number: int) -> Path:
+        """The committee file of a round."""
+        return self.round(number) / COMMITTEE_FILE
+
+    def remove_temporaries(self) -> None:
+        """Remove what writes that were cut off have left behind."""
+        for path in (*self.root.glob(f"*{TEMPORARY_SUFFIX}"), *self.root.glob(f"round_*/*{TEMPORARY_SUFFIX}")):
+            path.unlink(missing_ok=True)
+
+    def open(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Write ``run.json``, or compare with the one that is there.
+
+        Args:
+            record: what :func:`run_record` gives for this command.
+
+        Returns:
+            The record of the run, with this command's number of rounds.
+
+        Raises:
+            RunFolderError: the folder holds a run of other settings; the sentence names the key.
+        """
+        if not self.run_file.is_file():
+            if any(self.root.glob("round_*")):
+                raise RunFolderError(f"output_dir: {self.root} holds rounds but no run.json; give an empty folder.")
+            write_json(self.run_file, record)
+            return dict(record)
+        found = read_json(self.run_file)
+        if not isinstance(found, dict) or not {"settings", "split", "dataset", "components"} <= set(found):
+            raise RunFolderError(f"{self.run_file} is not the record of a run.")
+        self._compare(found, record)
+        if found["settings"]["rounds"] != record["settings"]["rounds"]:
+            found["settings"]["rounds"] = record["settings"]["rounds"]
+            write_json(self.run_file, found)
+        return found
+
+    def _compare(self, found: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        before, now = found["settings"], record["settings"]
+        if now["rounds"] < before["rounds"]:
+            raise RunFolderError(
+                f"rounds: {self.root} is a run of {before['rounds']} rounds; they can become more, not {now['rounds']}."
+            )
+        for key in sorted((set(before) | set(now)) - MAY_CHANGE - {"rounds"}):
+            if before.get(key) != now.get(key):
+                raise RunFolderError(
+                    f"{key}: the run in {self.root} was started with {before.get(key)!r}, this command says "
+                    f"{now.get(key)!r}; give another output_dir."
+                )
+        if found["dataset"]["fingerprint"] != record["dataset"]["fingerprint"]:
+            raise RunFolderError(
+                f"dataset_dir: the volumes of {record['dataset']['root']} are not those that the run in {self.root} "
+                "was started with."
+            )
+        if found["split"] != record["split"]:
+            raise RunFolderError(f"split_file: it is not the split that the run in {self.root} was started with.")
+        for key in sorted(set(found["components"]) | set(record["components"])):
+            if found["components"].get(key) != record["components"].get(key):
+                raise RunFolderError(f"{key}: not as in the run in {self.root}; give another output_dir.")
+
+
+def run_record(
+    settings: Mapping[str, Any], components: Mapping[str, Any], split: Split, task: TaskData
+) -> dict[str, Any]:
+    """What ``run.json`` holds: settings, the overlay's components, versions, split, and what the data set is."""
+    return {
+        "settings": dict(settings),
+        "components": {key: value for key, value in components.items() if key not in MAY_CHANGE},
+        "seed": settings["seed"],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "dataset": {
+            "name": task.dataset.name,
+            "root": str(task.dataset.root),
+            "fingerprint": task.fingerprint,
+            "classes": {str(value): name for value, name in task.dataset.classes.items()},
+        },
+        "split": split.as_dict(),
+    }

@@ -1,0 +1,15 @@
+"""Where a bundle's configuration enters the package: the check of its keys, and the boundary for errors."""
+
+from svgd_monai.workflow.boundary import MACHINERY, boundary, calling_workflow, enter, evaluate_steps, run_steps
+from svgd_monai.workflow.settings import KEYS, check_setting
+
+__all__ = [
+    "KEYS",
+    "MACHINERY",
+    "boundary",
+    "calling_workflow",
+    "check_setting",
+    "enter",
+    "evaluate_steps",
+    "run_steps",
+]

@@ -1,0 +1,407 @@
+import json
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import mutual_info_score
+
+from svgd_monai.acquisition import (
+    InformationStore,
+    aggregate_information,
+    digitise,
+    image_mutual_information,
+    information,
+    information_store,
+    is_constant,
+    pairwise_mutual_information,
+)
+
+
+def images(count, shape=(6, 7, 5), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.rand((1, *shape), generator=generator)
+    return (0.6 * base + 0.4 * torch.rand((count, *shape), generator=generator)).clamp(0, 1)
+
+
+def naive(a, b, bins, low=0.0, high=1.0):
+    """The defining sum, one cell after the other."""
+    joint, _, _ = np.histogram2d(
+        np.clip(a.double().numpy().ravel(), low, high),
+        np.clip(b.double().numpy().ravel(), low, high),
+        bins=bins,
+        range=[[low, high], [low, high]],
+    )
+    p = joint / joint.sum()
+    total = 0.0
+    for i in range(bins):
+        for j in range(bins):
+            if p[i, j] > 0:
+                total += p[i, j] * math.log(p[i, j] / (p[i].sum() * p[:, j].sum()))
+    return total
+
+
+@pytest.mark.parametrize("bins", [2, 16, 64])
+def test_equals_the_defining_sum_and_scikit_learn(bins):
+    a, b = images(2, shape=(9, 8, 7))
+    result = image_mutual_information(a, b, bins)
+    assert result.shape == ()
+    assert result.dtype == torch.float64
+    assert result.item() == pytest.approx(naive(a, b, bins), abs=1e-12)
+    binned = [np.minimum(np.floor(x.double().numpy() * bins), bins - 1).astype(int).ravel() for x in (a, b)]
+    assert result.item() == pytest.approx(mutual_info_score(*binned), abs=1e-10)
+    assert result.item() > 0.01
+
+
+def test_other_value_ranges_and_values_beyond_them():
+    generator = torch.Generator().manual_seed(1)
+    a = 40 * torch.randn(400, generator=generator)
+    b = a + 20 * torch.randn(400, generator=generator)
+    assert a.min() < -50  # some values do lie beyond
+    result = image_mutual_information(a, b, 10, (-50, 70)).item()
+    assert result == pytest.approx(naive(a, b, 10, -50.0, 70.0), abs=1e-12)
+    assert result == pytest.approx(image_mutual_information(a.clamp(-50, 70), b.clamp(-50, 70), 10, (-50, 70)).item())
+
+
+@pytest.mark.parametrize("bins", [7, 64, 256, 257, 40_000])
+def test_bins_are_those_of_numpy(bins):
+    low, high = -1.5, 2.0
+    edges = np.linspace(low, high, bins + 1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    near = np.concatenate([edges[1:-1] - 1e-6, edges[1:-1] + 1e-6])
+    values = np.concatenate([[low, high, low - 1, high + 1], centres, near])
+    expected = np.clip(np.searchsorted(edges, np.clip(values, low, high), side="right") - 1, 0, bins - 1)
+    index = digitise(torch.from_numpy(values), bins, (low, high))
+    assert index.tolist() == expected.tolist()
+    assert index[1] == bins - 1  # the right edge belongs to the last bin
+    assert (index.dtype == torch.uint8) == (bins <= 256)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.int16])
+def test_digitising_leaves_the_image_alone(dtype):
+    image = torch.arange(10).to(dtype)
+    kept = image.clone()
+    digitise(image, 4, (0, 9))
+    assert torch.equal(image, kept)
+
+
+def test_information_of_an_image_with_itself_is_the_entropy_of_its_histogram():
+    image = images(1)[0]
+    p = np.histogram(image.numpy(), bins=32, range=(0, 1))[0] / image.numel()
+    own_entropy = -(p[p > 0] * np.log(p[p > 0])).sum()
+    assert image_mutual_information(image, image, 32).item() == pytest.approx(own_entropy, abs=1e-6)
+    assert image_mutual_information(image, 1 - image, 32).item() == pytest.approx(own_entropy, abs=0.02)
+
+
+def test_independent_images_share_only_the_bias_of_the_histogram():
+    a, b = torch.rand(2, 40_000, generator=torch.Generator().manual_seed(0))
+    bias = 15**2 / (2 * 40_000)
+    assert image_mutual_information(a, b, 16).item() == pytest.approx(bias, rel=0.25)
+
+
+def test_pairwise_equals_the_loop_and_is_symmetric():
+    a, b = images(4, seed=2), images(3, seed=2)
+    result = pairwise_mutual_information(a, b, 16)
+    assert result.shape == (4, 3)
+    for i in range(4):
+        for j in range(3):
+            assert result[i, j].item() == pytest.approx(naive(a[i], b[j], 16), abs=1e-12)
+    torch.testing.assert_close(pairwise_mutual_information(b, a, 16), result.T, atol=1e-12, rtol=0)
+
+
+def test_pairwise_does_not_depend_on_the_chunks(monkeypatch):
+    a = images(7, seed=4)
+    whole = pairwise_mutual_information(a, a, 8)
+    monkeypatch.setitem(information._CHUNK, "cpu", 500)  # two columns at a time
+    assert torch.equal(pairwise_mutual_information(a, a, 8), whole)
+    monkeypatch.setitem(information._CHUNK, "cpu", 1)  # one
+    assert torch.equal(pairwise_mutual_information(a, a, 8), whole)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_gives_the_same_values():
+    a, b = images(5), images(3)
+    on_gpu = pairwise_mutual_information(a.cuda(), b.cuda())
+    assert on_gpu.is_cuda
+    torch.testing.assert_close(on_gpu.cpu(), pairwise_mutual_information(a, b), atol=1e-12, rtol=0)
+    assert is_constant(a.cuda()).is_cuda
+
+
+def test_exactly_independent_images_share_nothing_and_rounding_gives_no_negative_value():
+    for count in range(2, 40):
+        grid = torch.arange(count) / (count - 1)
+        a, b = torch.meshgrid(grid, grid, indexing="ij")
+        value = image_mutual_information(a, b, count).item()
+        assert 0 <= value < 1e-12
+
+
+def test_a_constant_image_shares_nothing():
+    image = images(1)
+    constant = torch.full_like(image, 0.3)
+    assert pairwise_mutual_information(constant, image).item() == pytest.approx(0, abs=1e-12)
+    assert pairwise_mutual_information(constant, constant).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_constant_is_what_the_histogram_sees_as_one_bin():
+    found = is_constant(
+        torch.tensor(
+            [
+                [0.3, 0.3, 0.3],  # constant
+                [1.0, 1.0, 7.0],  # constant after the clamp
+                [-3.0, 0.0, 0.001],  # clamp and bin
+                [0.3, 0.3, 0.9],
+                [0.0, 0.0, 1.0],
+            ]
+        )
+    )
+    assert found.tolist() == [True, True, True, False, False]
+    assert found.dtype == torch.bool
+    assert is_constant(torch.tensor([[0.30, 0.31]]), bins=8).tolist() == [True]
+    assert is_constant(torch.tensor([[0.30, 0.31]]), bins=256).tolist() == [False]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_refused(bad):
+    good, spoilt = images(2)
+    spoilt[1, 2, 3] = bad
+    for first, second in ((good, spoilt), (spoilt, good)):
+        with pytest.raises(ValueError, match="not finite"):
+            image_mutual_information(first, second)
+    with pytest.raises(ValueError, match="not finite"):
+        is_constant(spoilt[None])
+
+
+def test_shapes_bins_and_ranges_that_make_no_sense_are_refused():
+    image = images(1)[0]
+    with pytest.raises(ValueError, match="one shape"):
+        image_mutual_information(image, image[:-1])
+    with pytest.raises(ValueError, match="without voxels"):
+        image_mutual_information(torch.ones(0), torch.ones(0))
+    with pytest.raises(ValueError, match="at least 2 bins"):
+        image_mutual_information(image, image, bins=1)
+    for value_range in ((1, 0), (0, 0), (0, math.inf)):
+        with pytest.raises(ValueError, match="lower first"):
+            image_mutual_information(image, image, value_range=value_range)
+
+
+def test_aggregation_leaves_undefined_labelled_images_out():
+    nan = math.nan
+    matrix = torch.tensor([[1.0, nan, 3.0], [nan, nan, nan], [0.5, nan, 0.1]], dtype=torch.float64)
+    mean = aggregate_information(matrix)
+    highest = aggregate_information(matrix, "max")
+    np.testing.assert_allclose(mean.numpy(), [2.0, nan, 0.3])
+    np.testing.assert_allclose(highest.numpy(), [3.0, nan, 0.5])
+    assert aggregate_information(torch.empty(2, 0), "max").tolist() == [0, 0]
+    with pytest.raises(ValueError, match="'median'; known are mean, max"):
+        aggregate_information(matrix, "median")
+    with pytest.raises(ValueError, match=r"\(N, K\)"):
+        aggregate_information(matrix[0])
+
+
+SETTINGS = {"bins": 16, "value_range": (0.0, 1.0), "grid": [6, 7, 5]}
+
+
+class Pool:
+    """Images by key, which counts how often each was loaded."""
+
+    def __init__(self, count=8, constant=()):
+        self.images = {f"key{number}": image for number, image in enumerate(images(count, seed=9))}
+        for key in constant:
+            self.images[key] = torch.full((6, 7, 5), 0.2)
+        self.loaded = []
+
+    def load(self, key):
+        self.loaded.append(key)
+        return self.images[key]
+
+    def reference(self, rows, columns):
+        return pairwise_mutual_information(
+            torch.stack([self.images[key] for key in rows]), torch.stack([self.images[key] for key in columns]), 16
+        )
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "cache" / "information.npz"
+
+
+def keys(*numbers):
+    return [f"key{number}" for number in numbers]
+
+
+def test_store_gives_the_pairwise_values_and_loads_each_image_once(path):
+    pool, store, seen = Pool(), InformationStore(path, SETTINGS), []
+    rows, columns = keys(0, 1, 2, 3, 4), keys(3, 5)
+    result = store.matrix(rows, columns, pool.load, lambda done, total: seen.append((done, total)))
+    assert result.dtype == torch.float64
+    torch.testing.assert_close(result, pool.reference(rows, columns), atol=1e-12, rtol=0)
+    assert sorted(pool.loaded) == keys(0, 1, 2, 3, 4, 5)
+    assert store.computed == 10
+    assert seen == [(done, 5) for done in range(1, 6)]
+
+
+def test_store_computes_only_pairs_that_it_lacks(path):
+    pool = Pool()
+    store = InformationStore(path, SETTINGS)
+    store.matrix(keys(0, 1, 2, 3), keys(4), pool.load)
+    pool.loaded.clear()
+    rows, columns = keys(0, 1, 2, 3), keys(4, 5)
+    torch.testing.assert_close(
+        store.matrix(rows, columns, pool.load), pool.reference(rows, columns), atol=1e-12, rtol=0
+    )
+    assert store.computed == 8
+    assert sorted(pool.loaded) == keys(0, 1, 2, 3, 5)
+    # a pair is the same pair the other way round
+    store.matrix(keys(4), keys(0, 1), pool.load)
+    assert store.computed == 8
+
+
+def test_store_computes_a_pair_once_where_rows_and_columns_overlap_or_repeat(path):
+    pool, store = Pool(), InformationStore(path, SETTINGS)
+    everything = keys(0, 1, 2, 1)
+    result = store.matrix(everything, everything, pool.load)
+    assert store.computed == 6
+    assert sorted(pool.loaded) == keys(0, 1, 2)
+    torch.testing.assert_close(result, pool.reference(everything, everything), atol=1e-12, rtol=0)
+
+
+def test_store_reads_back_exactly_and_loads_nothing(path):
+    pool = Pool()
+    first = InformationStore(path, SETTINGS).matrix(keys(0, 1, 2), keys(3, 4), pool.load)
+    pool.loaded.clear()
+    again = InformationStore(path, dict(reversed(SETTINGS.items())))
+    assert torch.equal(again.matrix(keys(2, 1, 0), keys(4, 3), pool.load), first.flip(0, 1))
+    assert again.computed == 0
+    assert pool.loaded == []
+
+
+def test_store_of_nothing(path):
+    store = InformationStore(path, SETTINGS)
+    assert store.matrix([], keys(1), Pool().load).shape == (0, 1)
+    assert store.matrix(keys(1, 2), [], Pool().load).shape == (2, 0)
+    assert not path.exists()
+
+
+def test_store_keeps_pairs_with_a_constant_image_as_undefined(path):
+    pool = Pool(constant=("key1", "key5"))
+    store = InformationStore(path, SETTINGS)
+    result = store.matrix(keys(0, 1, 2), keys(4, 5), pool.load)
+    assert result.isnan().tolist() == [[False, True], [True, True], [False, True]]
+    again = InformationStore(path, SETTINGS)
+    assert again.matrix(keys(0, 1, 2), keys(4, 5), pool.load).isnan().tolist() == result.isnan().tolist()
+    assert again.computed == 0
+
+
+@pytest.mark.parametrize("change", [{"bins": 8}, {"value_range": (0, 2)}, {"grid": [1, 2, 3]}, {"extra": 1}])
+def test_store_of_other_settings_starts_anew_and_says_so(path, change, caplog):
+    pool = Pool()
+    InformationStore(path, SETTINGS).matrix(keys(0, 1), keys(2), pool.load)
+    with caplog.at_level(logging.INFO):
+        store = InformationStore(path, {**SETTINGS, **change})
+    assert "other settings" in caplog.text
+    assert str(path) in caplog.text
+    store.matrix(keys(0, 1), keys(2), pool.load)
+    assert store.computed == 2
+    again = InformationStore(path, {**SETTINGS, **change})
+    again.matrix(keys(0, 1), keys(2), pool.load)
+    assert again.computed == 0
+
+
+def test_settings_left_out_are_the_defaults(path):
+    pool = Pool()
+    store = InformationStore(path, {})
+    value = store.matrix(keys(0), keys(1), pool.load).item()
+    assert value == pytest.approx(image_mutual_information(pool.images["key0"], pool.images["key1"]).item(), abs=1e-12)
+    InformationStore(path, {"bins": 64, "value_range": (0, 1)}).matrix(keys(0), keys(1), pool.load)
+    assert pool.loaded == keys(1, 0)
+
+
+def test_a_flipped_byte_or_a_cut_gives_a_warning_and_never_a_wrong_value(path, caplog):
+    pool = Pool()
+    rows, columns = keys(0, 1, 2), keys(3, 4)
+    expected = InformationStore(path, SETTINGS).matrix(rows, columns, pool.load)
+    sound = path.read_bytes()
+    warnings = 0
+    damaged = [sound[:length] for length in range(0, len(sound), 97)]
+    for place in range(0, len(sound), 11):
+        damaged.append(sound[:place] + bytes([sound[place] ^ 0x10]) + sound[place + 1 :])
+    for content in damaged:
+        caplog.clear()
+        path.write_bytes(content)
+        store = InformationStore(path, SETTINGS)
+        if caplog.records:
+            warnings += 1
+            assert str(path) in caplog.text
+            assert caplog.records[0].levelno == logging.WARNING
+        torch.testing.assert_close(store.matrix(rows, columns, pool.load), expected, atol=0, rtol=0)
+        assert store.computed == (6 if caplog.records else 0)
+    assert warnings > len(damaged) / 2
+
+
+@pytest.mark.parametrize("fault", ["position", "order", "length", "format"])
+def test_parts_that_do_not_fit_together_are_damage(path, caplog, fault):
+    pool = Pool()
+    InformationStore(path, SETTINGS).matrix(keys(0, 1, 2), keys(3), pool.load)
+    with np.load(path) as content:
+        parts = dict(content)
+    header = json.loads(parts["header"].tobytes())
+    if fault == "position":
+        header["keys"].pop()
+    elif fault == "order":
+        parts["codes"] = parts["codes"][::-1]
+    elif fault == "length":
+        parts["values"] = parts["values"][1:]
+    else:
+        header["format"] = 99
+    parts["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(path, **parts)
+    store = InformationStore(path, SETTINGS)
+    assert "cannot be read" in caplog.text
+    store.matrix(keys(0, 1, 2), keys(3), pool.load)
+    assert store.computed == 3
+
+
+def test_what_was_computed_before_a_crash_is_kept(path):
+    pool = Pool()
+
+    def load(key):
+        if key == "key2":
+            raise RuntimeError("the disk went away")
+        return pool.load(key)
+
+    with pytest.raises(RuntimeError, match="went away"):
+        InformationStore(path, SETTINGS).matrix(keys(0, 1, 2, 3), keys(4), load)
+    store = InformationStore(path, SETTINGS)
+    rows = keys(0, 1, 2, 3)
+    torch.testing.assert_close(
+        store.matrix(rows, keys(4), pool.load), pool.reference(rows, keys(4)), atol=1e-12, rtol=0
+    )
+    assert store.computed == 2
+
+
+def test_long_computations_are_saved_in_between(path, monkeypatch):
+    monkeypatch.setattr(information_store, "_SECONDS_BETWEEN_SAVES", 0.0)
+    pool, stored = Pool(), []
+
+    def load(key):
+        # what a process killed at this moment would leave behind
+        stored.append(len(np.load(path)["codes"]) if path.exists() else 0)
+        return pool.load(key)
+
+    InformationStore(path, SETTINGS).matrix(keys(0, 1, 2), keys(4), load)
+    assert stored == [0, 0, 1, 2]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_images_that_cannot_be_compared_are_named(path):
+    pool = Pool()
+    pool.images["key1"] = torch.full((6, 7, 5), math.nan)
+    pool.images["key2"] = torch.rand(3, 3)
+    store = InformationStore(path, SETTINGS)
+    with pytest.raises(ValueError, match=r"image key1 .*not finite"):
+        store.matrix(keys(0, 1), keys(3), pool.load)
+    with pytest.raises(ValueError, match="image key2 has 9 voxels, another 210"):
+        store.matrix(keys(2), keys(3), pool.load)
+    with pytest.raises(ValueError, match="image key2 has 9 voxels, another 210"):
+        store.matrix(keys(0), keys(4, 2), pool.load)

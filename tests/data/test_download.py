@@ -1,0 +1,163 @@
+"""A missing data set is fetched only when asked for, and arrives whole or not at all."""
+
+import hashlib
+import tarfile
+from http.client import IncompleteRead
+from urllib.error import URLError
+
+import pytest
+from monai.apps import DecathlonDataset
+
+from svgd_monai.data import download
+from svgd_monai.data.download import MD5, ensure_dataset
+from svgd_monai.errors import DataError
+
+TASK = "Task04_Hippocampus"
+
+
+def complaint(*arguments, **options):
+    with pytest.raises(DataError) as caught:
+        ensure_dataset(*arguments, **options)
+    sentence = str(caught.value)
+    assert len(sentence.splitlines()) == 1
+    assert sentence.endswith(".")
+    return sentence
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Calls of the downloader, which puts a small task in place."""
+    seen = []
+
+    def fetch(url, filepath, hash_val, hash_type):
+        seen.append((url, hash_val, hash_type))
+        filepath.write_bytes(b"an archive")
+
+    def extract(filepath, output_dir):
+        task = output_dir / filepath.name.removesuffix(".tar")
+        task.mkdir()
+        (task / "dataset.json").write_text("{}")
+
+    monkeypatch.setattr(download, "download_url", fetch)
+    monkeypatch.setattr(download, "extractall", extract)
+    return seen
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch):
+    """Makes a local archive stand in for the server's."""
+
+    def make(members=(f"{TASK}/dataset.json", f"{TASK}/imagesTr/a.nii.gz"), md5=None, url=None):
+        path = tmp_path / "server" / f"{TASK}.tar"
+        path.parent.mkdir()
+        (tmp_path / "content").write_text("{}")
+        with tarfile.open(path, "w") as tar:
+            for member in members:
+                tar.add(tmp_path / "content", arcname=member)
+        monkeypatch.setitem(DecathlonDataset.resource, TASK, url or path.as_uri())
+        monkeypatch.setitem(MD5, TASK, md5 or hashlib.md5(path.read_bytes()).hexdigest())
+        return path
+
+    return make
+
+
+def test_folder_that_exists_is_left_alone(tmp_path, calls):
+    assert ensure_dataset(tmp_path, download=True) == tmp_path
+    assert ensure_dataset(tmp_path, download=False) == tmp_path
+    assert calls == []
+
+
+def test_relative_folder_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task").mkdir()
+    assert ensure_dataset("task") == tmp_path / "task"
+
+
+def test_missing_folder_is_named_with_the_way_out(tmp_path, calls):
+    sentence = complaint(tmp_path / TASK, download=False)
+    assert all(part in sentence for part in (str(tmp_path / TASK), "download: true", *MD5))
+    assert calls == []
+
+
+def test_only_known_tasks_are_downloaded(tmp_path, calls):
+    sentence = complaint(tmp_path / "my_scans", download=True)
+    assert all(part in sentence for part in (str(tmp_path / "my_scans"), *MD5))
+    assert calls == []
+
+
+@pytest.mark.parametrize("task", ["Task04_Hippocampus", "Task07_Pancreas"])
+def test_download_has_the_url_and_hash_of_monai(tmp_path, calls, task):
+    assert ensure_dataset(tmp_path / "new" / task, download=True) == tmp_path / "new" / task
+    assert calls == [(DecathlonDataset.resource[task], DecathlonDataset.md5[task], "md5")]
+    assert (tmp_path / "new" / task / "dataset.json").is_file()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [task]
+
+
+@pytest.mark.parametrize("half", ["download_url", "extractall"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        URLError("no route\nto host"),
+        ConnectionResetError(104, "Connection reset by peer"),
+        RuntimeError("hash check failed"),
+        OSError(28, "No space left on device"),
+        tarfile.ReadError("unexpected end of data"),
+        ValueError("unsafe path"),
+        IncompleteRead(b"half"),
+    ],
+)
+def test_failed_download_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch, calls, half, error):
+    def fail(*_, **__):
+        (staging,) = tmp_path.iterdir()
+        (staging / TASK).mkdir()
+        (staging / TASK / "dataset.json").write_text("{")
+        raise error
+
+    monkeypatch.setattr(download, half, fail)
+    sentence = complaint(tmp_path / TASK, download=True)
+    assert str(tmp_path / TASK) in sentence
+    assert DecathlonDataset.resource[TASK] in sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_download_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(url, filepath, **_):
+        filepath.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download, "download_url", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ensure_dataset(tmp_path / TASK, download=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parent_that_cannot_be_made_is_a_sentence(tmp_path, calls):
+    (tmp_path / "file").write_text("in the way")
+    assert str(tmp_path / "file" / TASK) in complaint(tmp_path / "file" / TASK, download=True)
+
+
+def test_archive_is_really_fetched_and_extracted(tmp_path, archive):
+    archive()
+    folder = ensure_dataset(tmp_path / "data" / TASK, download=True)
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
+        "dataset.json",
+        "imagesTr/a.nii.gz",
+    ]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [TASK]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"md5": "0" * 32}, "hash"),
+        ({"members": ["Other/dataset.json"]}, f"{TASK}/dataset.json"),
+        ({"members": [f"{TASK}/../../escaped"]}, "escaped"),
+        ({"url": "file:///nowhere/Task04_Hippocampus.tar"}, "No such file"),
+    ],
+)
+def test_wrong_archive_is_a_sentence_and_leaves_nothing(tmp_path, archive, changes, said):
+    archive(**changes)
+    sentence = complaint(tmp_path / "data" / TASK, download=True)
+    assert said in sentence
+    assert list((tmp_path / "data").iterdir()) == []
+    assert not (tmp_path / "escaped").exists()
