@@ -23,7 +23,6 @@ from svgd_monai.acquisition.strategies import (
 )
 from svgd_monai.acquisition.uncertainty import (
     UNCERTAINTY_NAMES,
-    StatisticsAccumulator,
     bald,
     committee_statistics,
     entropy,
@@ -43,7 +42,6 @@ __all__ = [
     "PoolView",
     "Query",
     "ScoreOptions",
-    "StatisticsAccumulator",
     "Strategy",
     "acquisition_score",
     "aggregate_information",

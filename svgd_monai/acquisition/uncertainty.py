@@ -3,12 +3,8 @@
 Leading dimensions: M members, B cases, C classes; any number of spatial dimensions follows. All values are in nats but
 the variance, which has no unit.
 
-Sliding-window inference never holds M full volumes. There a committee is summarised by C + 2 channels, each a plain
-mean over members, from which every map follows (:func:`maps_from_statistics`):
-
-    p̄_c = (1/M) Σ_m p_mc            C channels
-    E   = (1/M) Σ_m H(p_m)          1 channel,  H(p) = −Σ_c p_c log p_c
-    S   = (1/M) Σ_m Σ_c p_mc²       1 channel
+Sliding-window inference never holds M full volumes: every map also follows from the C + 2 statistics of
+:mod:`svgd_monai.statistics` (:func:`maps_from_statistics`).
 """
 
 from __future__ import annotations
@@ -18,6 +14,8 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+from svgd_monai.statistics import EXTRA_CHANNELS, summarise
 
 UncertaintyName = Literal["entropy", "bald", "variance", "jensen_shannon"]
 UNCERTAINTY_NAMES: tuple[str, ...] = get_args(UncertaintyName)
@@ -103,48 +101,8 @@ def jensen_shannon(probabilities: Tensor) -> Tensor:
     return (divergence + mass * math.log(len(members))).clamp(min=0)
 
 
-class StatisticsAccumulator:
-    """Sums the C + 2 statistics of a committee member by member; the memory does not grow with M."""
-
-    def __init__(self) -> None:
-        self.members = 0
-        self._total: Tensor | None = None
-
-    def add(self, probabilities: Tensor) -> None:
-        """Take in one member.
-
-        Args:
-            probabilities: (B, C, ...), its softmax map; of the same shape at each call.
-
-        Raises:
-            ValueError: fewer than two dimensions, or another shape than the members before.
-        """
-        if probabilities.dim() < 2:
-            raise ValueError(f"A member's probabilities need the shape (B, C, ...), got {tuple(probabilities.shape)}.")
-        member = _upcast(probabilities)
-        own_entropy = _entropy(member).unsqueeze(1)
-        statistics = torch.cat([member, own_entropy, member.square().sum(1, keepdim=True)], dim=1)
-        if self._total is None:
-            self._total = statistics
-        elif self._total.shape == statistics.shape:
-            self._total += statistics
-        else:
-            raise ValueError(f"All members need the same shape, got another: {tuple(probabilities.shape)}.")
-        self.members += 1
-
-    def statistics(self) -> Tensor:
-        """Return the means over the members so far, (B, C + 2, ...): p̄, E, S.
-
-        Raises:
-            ValueError: no member was added.
-        """
-        if self._total is None:
-            raise ValueError("A committee without members has no statistics.")
-        return self._total / self.members
-
-
 def committee_statistics(probabilities: Tensor) -> Tensor:
-    """Summarise a committee by the C + 2 channels of this module's head.
+    """Summarise a committee by the C + 2 channels of :mod:`svgd_monai.statistics`.
 
     Args:
         probabilities: (M, B, C, ...), softmax maps of the members.
@@ -155,10 +113,7 @@ def committee_statistics(probabilities: Tensor) -> Tensor:
     Raises:
         ValueError: another shape, or no member.
     """
-    accumulator = StatisticsAccumulator()
-    for member in _members(probabilities):
-        accumulator.add(member)
-    return accumulator.statistics()
+    return summarise(_members(probabilities))
 
 
 def maps_from_statistics(statistics: Tensor, num_classes: int, name: str) -> Tensor:
@@ -168,8 +123,8 @@ def maps_from_statistics(statistics: Tensor, num_classes: int, name: str) -> Ten
     bald     = H(p̄) − E          (jensen_shannon: the same number)
     variance = (S − Σ_c p̄_c²) / C
 
-    All are concave in p̄, so statistics blended over overlapping windows, by weights that sum to 1, give no negative
-    value.
+    with E the mean member entropy and S the mean power. All are concave in p̄, so statistics blended over overlapping
+    windows, by weights that sum to 1, give no negative value.
 
     Args:
         statistics: (B, C + 2, ...), see :func:`committee_statistics`.
@@ -182,7 +137,7 @@ def maps_from_statistics(statistics: Tensor, num_classes: int, name: str) -> Ten
     Raises:
         ValueError: the name is unknown, or the channels are not C + 2.
     """
-    if statistics.dim() < 2 or statistics.shape[1] != num_classes + 2:
+    if statistics.dim() < 2 or statistics.shape[1] != num_classes + EXTRA_CHANNELS:
         raise ValueError(
             f"The statistics of {num_classes} classes need the shape (B, {num_classes + 2}, ...), "
             f"got {tuple(statistics.shape)}."

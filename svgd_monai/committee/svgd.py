@@ -16,9 +16,10 @@ that nothing of size (M, D) is made beside the result; reduced precision (autoca
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -130,14 +131,31 @@ def centred_blocks(particles: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Autocast and TF32 off: a kernel from rounded distances is a kernel of the rounding."""
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    """Autocast, TF32 and its like off: a kernel from rounded distances is a kernel of the rounding."""
+    restore = _highest_matmul_precision()
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
+        restore()
+
+
+def _highest_matmul_precision() -> Callable[[], None]:
+    """Switch to whole single precision; returns what switches back."""
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # before torch 2.9
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        return lambda: torch.set_float32_matmul_precision(before)
+    # torch refuses to read the older switches once the newer are set; these follow both.
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    found = [switch.fp32_precision for switch in switches]
+
+    def set_all(values: list[str]) -> None:
+        for switch, value in zip(switches, values, strict=True):
+            switch.fp32_precision = value
+
+    set_all(["ieee"] * len(switches))
+    return lambda: set_all(found)
 
 
 def _squared_distances(particles: Tensor) -> Tensor:
@@ -161,7 +179,8 @@ def _bandwidth(squared_distances: Tensor, particles: Tensor) -> Tensor:
     pairs = squared_distances[rows, columns].sort().values
     median = (pairs[(len(pairs) - 1) // 2] + pairs[len(pairs) // 2]) / 2.0
     scale = torch.linalg.vector_norm(particles.detach(), dtype=torch.float64).pow(2) / count
-    floor = RELATIVE_FLOOR * scale + torch.finfo(torch.float64).tiny
+    # The absolute part keeps 2/h within single precision where all particles are zero.
+    floor = RELATIVE_FLOOR * scale + torch.finfo(torch.float32).tiny
     return torch.maximum(median / math.log(count), floor)
 
 

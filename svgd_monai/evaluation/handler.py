@@ -63,6 +63,7 @@ class CaseMetricsHandler:
             with warnings.catch_warnings():
                 # MONAI warns of every class that a prediction does not hold; the result says so.
                 warnings.filterwarnings("ignore", message=".*(all 0|surface|empty).*")
+                warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
                 self.results[case] = measure_case(
                     output["statistics"],
                     item["affine"],

@@ -91,19 +91,17 @@ class ActiveLearning:
         with run_lock(self.folder.root):
             self.folder.remove_temporaries()
             task = load_task(dataset.root, self.settings["cache_dir"], num_classes=self.settings["num_classes"])
-            resumed = self.folder.run_file.is_file()
-            self.folder.open(run_record(self.settings, self.components, split, task))
+            finished = self.folder.open(run_record(self.settings, self.components, split, task))
             self.ledger = self._read_ledger(Ledger(split))
-            write_json(self.folder.ledger_file, self.ledger.as_dict())
-            first = self._first_incomplete()
-            if resumed and first is None:
+            if finished:
                 logger.info("The run in %s is finished; nothing is left to do.", self.folder.root)
                 return
+            write_json(self.folder.ledger_file, self.ledger.as_dict())
             preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
             prepare_volumes(task, split, preprocessing, Path(self.settings["cache_dir"]) / "volumes")
             self.writer = SummaryWriter(str(self.folder.tensorboard))
             try:
-                self._rounds(task, first or 0)
+                self._rounds(task)
             finally:
                 self.writer.close()
 
@@ -112,7 +110,8 @@ class ActiveLearning:
         """K, queries to make."""
         return int(self.settings["rounds"])
 
-    def _rounds(self, task: TaskData, first: int) -> None:
+    def _rounds(self, task: TaskData) -> None:
+        first = self._first_incomplete()
         oracle = DatasetOracle(task.dataset)
         classes = [name for value, name in task.dataset.classes.items() if value > 0]
         for number in range(self.rounds + 1):
@@ -133,6 +132,7 @@ class ActiveLearning:
                 self._call(AfterRound, "after_round", number)
             if final:
                 self._call(AfterRun, "after_run")
+                self.folder.finish()
                 self._log_end(number)
                 return
 
@@ -187,8 +187,8 @@ class ActiveLearning:
         ledger = Ledger(self.ledger.split, self.ledger.queries[:number])
         return number == self.rounds or not ledger.unlabelled
 
-    def _first_incomplete(self) -> int | None:
-        """The first round that lacks a file; None when the run and what is derived from it are complete."""
+    def _first_incomplete(self) -> int:
+        """The first round that lacks a file; behind the last one when none does."""
         for number in range(self.rounds + 1):
             final = self._is_final(number)
             folder = self.folder.round(number)
@@ -196,9 +196,8 @@ class ActiveLearning:
             if not all((folder / name).is_file() for name in (COMMITTEE_FILE, METRICS_FILE, last)):
                 return number
             if final:
-                derived = (self.folder.curve_file, self.folder.ranking_file)
-                return None if all(file.is_file() for file in derived) else number
-        raise AssertionError("the last round is final")
+                break
+        return number + 1
 
     def _queries(self, number: int) -> list[str]:
         path = self.folder.round(number) / QUERIES_FILE

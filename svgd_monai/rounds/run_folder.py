@@ -52,14 +52,14 @@ class RunFolder:
         for path in (*self.root.glob(f"*{TEMPORARY_SUFFIX}"), *self.root.glob(f"round_*/*{TEMPORARY_SUFFIX}")):
             path.unlink(missing_ok=True)
 
-    def open(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def open(self, record: Mapping[str, Any]) -> bool:
         """Write ``run.json``, or compare with the one that is there.
 
         Args:
             record: what :func:`run_record` gives for this command.
 
         Returns:
-            The record of the run, with this command's number of rounds.
+            Whether the run is finished and this command asks for no more rounds.
 
         Raises:
             RunFolderError: the folder holds a run of other settings; the sentence names the key.
@@ -67,16 +67,21 @@ class RunFolder:
         if not self.run_file.is_file():
             if any(self.root.glob("round_*")):
                 raise RunFolderError(f"output_dir: {self.root} holds rounds but no run.json; give an empty folder.")
-            write_json(self.run_file, record)
-            return dict(record)
+            write_json(self.run_file, {**record, "finished": False})
+            return False
         found = read_json(self.run_file)
         if not isinstance(found, dict) or not {"settings", "split", "dataset", "components"} <= set(found):
             raise RunFolderError(f"{self.run_file} is not the record of a run.")
         self._compare(found, record)
         if found["settings"]["rounds"] != record["settings"]["rounds"]:
             found["settings"]["rounds"] = record["settings"]["rounds"]
-            write_json(self.run_file, found)
-        return found
+            write_json(self.run_file, {**found, "finished": False})
+            return False
+        return found.get("finished") is True
+
+    def finish(self) -> None:
+        """Note that every round is complete, with its files, its curve and its hooks."""
+        write_json(self.run_file, {**read_json(self.run_file), "finished": True})
 
     def _compare(self, found: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         before, now = found["settings"], record["settings"]

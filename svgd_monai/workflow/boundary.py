@@ -69,9 +69,9 @@ def calling_workflow() -> Caller:
 
 
 def _typed(arguments: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    own = set(inspect.signature(bundle_run).parameters)
+    own = {*inspect.signature(bundle_run).parameters, *inspect.signature(ConfigWorkflow).parameters}
     defaults = ConfigParser.load_config_file(arguments["args_file"]) if arguments["args_file"] else {}
-    typed = {**{k: v for k, v in defaults.items() if k not in own}, **arguments["override"]}
+    typed = {k: v for k, v in {**defaults, **arguments["override"]}.items() if k not in own}
     return typed, arguments["config_file"] or defaults.get("config_file", ())
 
 
@@ -95,11 +95,11 @@ def enter() -> None:
                 later.append(name)
             else:
                 parser[name] = check_setting(name, parser[name])
-        for name in later:
-            check_setting(
-                name,
-                str(parser.get_parsed_content(name)) if KEYS[name].kind == "str" else parser.get_parsed_content(name),
-            )
+        computed = {name: parser.get_parsed_content(name) for name in later}
+        for name, value in computed.items():
+            checked = check_setting(name, str(value) if KEYS[name].kind == "str" else value)
+            if repr(checked) != repr(value):  # what is in its type already stays an expression
+                parser[name] = checked
 
 
 def run_steps() -> None:

@@ -130,8 +130,9 @@ def check_setting(name: str, value: Any) -> Any:
     if value is None or word in _NULL:
         if key.null:
             return None
-        if key.choices is None or word not in key.choices:
+        if key.choices is None or "none" not in key.choices:
             raise SettingsError(f"{name}: null is not a value of this key.")
+        value = "none"  # of these choices, which the command line cannot tell from null
     if key.kind in ("ints", "floats"):
         return _list(name, value, key)
     return _scalar(name, value, key, key.kind)
@@ -161,17 +162,16 @@ def _scalar(name: str, value: Any, key: Key, kind: str) -> Any:
         return _boolean(name, value)
     if kind in ("int", "float"):
         return _number(name, value, key, kind)
-    text = "none" if value is None else str(value)
-    if not isinstance(value, (str, type(None))) or not text:
+    if not isinstance(value, str) or not value:
         raise SettingsError(f"{name}: {value!r} is not a text.")
     if key.choices is not None:
-        lowered = text.lower()
+        lowered = value.strip().lower()
         if lowered not in key.choices:
-            raise SettingsError(f"{name}: {text!r} is not one of {', '.join(key.choices)}.")
+            raise SettingsError(f"{name}: {value!r} is not one of {', '.join(key.choices)}.")
         return lowered
     if key.check is not None:
-        key.check(text)
-    return text
+        key.check(value)
+    return value
 
 
 def _boolean(name: str, value: Any) -> bool:
@@ -189,14 +189,16 @@ def _number(name: str, value: Any, key: Key, kind: str) -> int | float:
         number = float(value)
         if not math.isfinite(number) or (kind == "int" and number != int(number)):
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         wanted = "a whole number" if kind == "int" else "a finite number"
         raise SettingsError(f"{name}: {value!r} is not {wanted}.") from None
     if key.low is not None and number < key.low:
         raise SettingsError(f"{name}: {value} is below {key.low:g}.")
     if key.above is not None and number <= key.above:
         raise SettingsError(f"{name}: {value} is not above {key.above:g}.")
-    return int(number) if kind == "int" else number
+    if kind == "int":
+        return value if isinstance(value, int) else int(number)  # a float cannot hold every whole number
+    return number
 
 
 def _list(name: str, value: Any, key: Key) -> list[Any]:

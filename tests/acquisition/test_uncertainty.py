@@ -6,7 +6,6 @@ import torch
 
 from svgd_monai.acquisition import (
     UNCERTAINTY_NAMES,
-    StatisticsAccumulator,
     bald,
     committee_statistics,
     entropy,
@@ -15,6 +14,7 @@ from svgd_monai.acquisition import (
     reduce_map,
     variance,
 )
+from svgd_monai.statistics import summarise
 
 DIRECT = {"entropy": entropy, "bald": bald, "variance": variance, "jensen_shannon": jensen_shannon}
 
@@ -146,27 +146,16 @@ def test_statistics_are_the_three_means():
     torch.testing.assert_close(statistics[:, 4], (probabilities**2).sum(2).mean(0))
 
 
-def test_accumulator_takes_one_member_at_a_time_and_can_be_read_in_between():
+def test_statistics_of_members_taken_one_at_a_time_leave_the_members_alone():
     probabilities = softmax_maps(members=4)
-    accumulator = StatisticsAccumulator()
-    for count, member in enumerate(probabilities, start=1):
-        kept = member.clone()
-        accumulator.add(member)
-        assert torch.equal(member, kept)
-        torch.testing.assert_close(accumulator.statistics(), committee_statistics(probabilities[:count]))
-    assert accumulator.members == 4
+    kept = probabilities.clone()
+    torch.testing.assert_close(summarise(member for member in probabilities), committee_statistics(probabilities))
+    assert torch.equal(probabilities, kept)
 
 
-def test_accumulator_refuses_another_shape_and_an_empty_committee():
-    accumulator = StatisticsAccumulator()
-    with pytest.raises(ValueError, match="without members"):
-        accumulator.statistics()
-    accumulator.add(torch.full((1, 2, 4), 0.5))
-    with pytest.raises(ValueError, match="same shape"):
-        accumulator.add(torch.full((1, 2, 5), 0.5))
-    with pytest.raises(ValueError, match="shape"):
-        accumulator.add(torch.ones(3))
-    assert accumulator.members == 1
+def test_an_empty_committee_has_no_statistics():
+    with pytest.raises(ValueError, match="at least one member"):
+        summarise(iter(()))
 
 
 @pytest.mark.parametrize("name", UNCERTAINTY_NAMES)

@@ -1,0 +1,208 @@
+"""A run that is killed at any moment and started again ends as if it had not been stopped, bit for bit."""
+
+import csv
+import importlib
+import json
+import multiprocessing
+import os
+import runpy
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+CONFIG = Path(__file__).parents[2] / "bundles/hippocampus_mri_svgd/configs/active_learning.yaml"
+ROUNDS = 2
+KEYS = {
+    "num_particles": 2,
+    "features": "[4,4,4,4,4,4]",
+    "spacing": "[3,3,3]",
+    "roi_size": "[16,32,16]",
+    "mi_grid": "[8,8,8]",
+    "rounds": ROUNDS,
+    "steps_per_round": 4,
+    "validations_per_round": 2,
+    "queries_per_round": 2,
+    "initial_labelled": 3,
+    "validation_cases": 2,
+    "test_cases": 3,
+    "batch_size": 2,
+    "augmentation": "light",
+    "device": "cpu",
+}
+
+
+def arguments(phantom, output, **keys):
+    pairs = {**KEYS, "dataset_dir": phantom, "output_dir": output, **keys}
+    return ["run", "--config_file", str(CONFIG), *(str(w) for k, v in pairs.items() for w in (f"--{k}", v))]
+
+
+def command(argv, output, deadly=None):
+    """In a process of its own: the real command line, killed at the n-th call of a function where one is named."""
+    for stream, name in ((1, "out"), (2, "err")):  # the fork server's own streams are not those of the test
+        os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    if deadly is not None:
+        module, owner, name, call, condition = deadly
+        _kill_at(importlib.import_module(module), owner, name, call, condition)
+    torch.set_num_threads(1)
+    sys.argv = ["monai.bundle", *argv]
+    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+
+
+def _kill_at(module, owner, name, call, condition):
+    place = getattr(module, owner) if owner else module
+    original, calls = getattr(place, name), 0
+
+    def wrapper(*args, **kwargs):
+        nonlocal calls
+        if condition is None or any(condition in str(a) for a in args):
+            calls += 1
+            if calls == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(place, name, wrapper)
+
+
+class Run(NamedTuple):
+    code: int
+    out: str
+    last_line: str
+
+
+def run(argv, deadly=None):
+    output = Path(tempfile.mkdtemp())
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["svgd_monai.rounds", "monai.bundle", "torch.utils.tensorboard"])
+    process = context.Process(target=command, args=(argv, output, deadly))
+    process.start()
+    process.join(300)
+    assert process.exitcode is not None, "the command hangs"
+    error = (output / "err").read_text().strip()
+    return Run(process.exitcode, (output / "out").read_text(), error.splitlines()[-1] if error else "")
+
+
+def curve(folder):
+    with (folder / "learning_curve.csv").open() as file:
+        return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in csv.DictReader(file)]
+
+
+def outcome(folder):
+    rounds = sorted(folder.glob("round_*"))
+    return {
+        "curve": curve(folder),
+        "queries": [json.loads(p.read_text()) for r in rounds if (p := r / "queries.json").exists()],
+        "scores": [(r / "scores.csv").read_text() for r in rounds],
+        "cases": [(r / "cases.csv").read_text() for r in rounds],
+        "ranking": (folder / "ranking.csv").read_text(),
+        "ledger": json.loads((folder / "ledger.json").read_text()),
+        "particles": [torch.load(r / "committee.pt", weights_only=True)["values"].numpy().tobytes() for r in rounds],
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(phantom_mr, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert run(arguments(phantom_mr, folder)).code == 0
+    return folder
+
+
+MOMENTS = {
+    "in the first seconds": ("svgd_monai.rounds.loop", None, "load_task", 1, None),
+    "between the run's record and its ledger": ("svgd_monai.rounds.loop", "ActiveLearning", "_read_ledger", 1, None),
+    "in training, before the first validation": (
+        "svgd_monai.committee.posterior",
+        "PosteriorStep",
+        "__call__",
+        1,
+        None,
+    ),
+    "in training, behind a validation": ("svgd_monai.committee.posterior", "PosteriorStep", "__call__", 7, None),
+    "between write and rename of a committee": ("pathlib", "Path", "replace", 2, "committee.pt"),
+    "between write and rename of queries": ("pathlib", "Path", "replace", 1, "queries.json"),
+    "between write and rename of progress": ("pathlib", "Path", "replace", 2, "training.pt"),
+    "in measuring": ("svgd_monai.evaluation.handler", "CaseMetricsHandler", "measure", 7, None),
+    "in scoring": ("svgd_monai.acquisition.handler", "AcquisitionHandler", "accumulate", 5, None),
+    "between queries and ledger": ("svgd_monai.rounds.ledger", "Ledger", "record", 1, None),
+    "between rounds": ("svgd_monai.report.recorders", "RoundRecorder", "after_round", 2, None),
+    "behind the last round's scores": ("svgd_monai.rounds.loop", None, "curve_row", ROUNDS + 1, None),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_killed_and_started_again_equals_an_uninterrupted_one(moment, uninterrupted, phantom_mr, tmp_path):
+    argv = arguments(phantom_mr, tmp_path)
+    assert run(argv, deadly=MOMENTS[moment]).code == -signal.SIGKILL
+    assert run(argv).code == 0
+    assert outcome(tmp_path) == outcome(uninterrupted)
+    assert not list(tmp_path.rglob("*.tmp")), "temporary files of the killed process stay behind"
+
+
+def test_a_finished_run_does_nothing(uninterrupted, phantom_mr):
+    before = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != ".lock"}
+    result = run(arguments(phantom_mr, uninterrupted))
+    assert result.code == 0
+    after = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != ".lock"}
+    changed = {p.name for p in after if after[p] != before.get(p)}
+    assert not changed
+    assert set(after) == set(before)
+    assert "finished" in result.out
+
+
+def test_more_rounds_go_on_and_equal_a_run_that_had_them_from_the_start(uninterrupted, phantom_mr, tmp_path):
+    assert run(arguments(phantom_mr, tmp_path, rounds=1)).code == 0
+    assert len(curve(tmp_path)) == 2
+    assert run(arguments(phantom_mr, tmp_path)).code == 0
+    assert outcome(tmp_path) == outcome(uninterrupted)
+    assert json.loads((tmp_path / "run.json").read_text())["settings"]["rounds"] == ROUNDS
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("learning_rate", 0.5), ("rounds", 1), ("seed", 3), ("keep_labelled", "false"), ("test_cases", 4)],
+)
+def test_another_setting_is_refused_by_name_and_changes_nothing(key, value, uninterrupted, phantom_mr):
+    before = outcome(uninterrupted)
+    result = run(arguments(phantom_mr, uninterrupted, **{key: value}))
+    assert result.code == 1
+    assert result.last_line.startswith(f"{key}: ")
+    assert outcome(uninterrupted) == before
+
+
+def test_a_data_set_of_the_same_content_may_move(uninterrupted, phantom_mr, tmp_path):
+    moved = tmp_path / "moved"
+    moved.symlink_to(phantom_mr)
+    assert "finished" in run(arguments(moved, uninterrupted)).out
+
+
+def test_a_second_process_on_the_same_folder_is_refused(phantom_mr, tmp_path):
+    from svgd_monai.rounds import run_lock
+
+    with run_lock(tmp_path):
+        result = run(arguments(phantom_mr, tmp_path))
+    assert result.code == 1
+    assert "another process" in result.last_line
+    assert not list(tmp_path.glob("round_*"))
+
+
+def test_a_damaged_query_file_is_refused_by_name(uninterrupted, phantom_mr, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(uninterrupted, copy)
+    (copy / "round_000/queries.json").write_text('["phantom_mr_0')
+    result = run(arguments(phantom_mr, copy))
+    assert result.code == 1
+    assert "queries.json" in result.last_line
+
+
+def test_a_lost_query_file_is_restored_from_the_ledger(uninterrupted, phantom_mr, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(uninterrupted, copy)
+    for name in ("queries.json", "scores.csv"):
+        (copy / "round_001" / name).unlink()
+    assert run(arguments(phantom_mr, copy)).code == 0
+    assert outcome(copy)["queries"] == outcome(uninterrupted)["queries"]
