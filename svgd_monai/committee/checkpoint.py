@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,21 @@ from svgd_monai.errors import CheckpointError
 from svgd_monai.files import reason, write_torch
 
 FORMAT = 1
+#: What ``torch.load(..., weights_only=True)`` raises on a file that is none or is damaged, depending on the bytes.
+LOAD_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    AssertionError,
+    AttributeError,
+    struct.error,
+    pickle.UnpicklingError,
+)
 _PREFIX = "networks."
+_NAME = re.compile(r"networks\.\d+\..+")
 
 
 def save_committee(path: str | os.PathLike[str], particles: Particles, values: Tensor | None = None) -> Path:
@@ -32,7 +48,9 @@ def save_committee(path: str | os.PathLike[str], particles: Particles, values: T
         particles: gives the layout, and the values where none are given.
         values: (M, D), e.g. those of the best validation.
     """
-    matrix = (particles.values if values is None else values).detach().cpu().contiguous()
+    # A clone, for torch would write all the memory that a view is part of.
+    chosen = particles.values if values is None else values
+    matrix = chosen.detach().cpu().clone(memory_format=torch.contiguous_format)
     layout = [[name, list(shape)] for name, shape in particles.layout]
     return write_torch(path, {"format": FORMAT, "values": matrix, "layout": layout})
 
@@ -78,7 +96,7 @@ def _read(path: str | os.PathLike[str]) -> Any:
         raise CheckpointError(f"committee_file: {path} does not exist; train a committee first.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except LOAD_ERRORS as error:
         raise CheckpointError(f"{path} is not a committee file or is damaged ({reason(error)[:200]}).") from error
 
 
@@ -92,7 +110,7 @@ def _state_dict(content: Any, path: str | os.PathLike[str]) -> dict[str, Tensor]
         state = _unflatten(content["values"], content["layout"], path)
     else:
         state = content
-    if not all(isinstance(name, str) and name.startswith(_PREFIX) and torch.is_tensor(v) for name, v in state.items()):
+    if not all(isinstance(name, str) and _NAME.fullmatch(name) and torch.is_tensor(v) for name, v in state.items()):
         raise CheckpointError(f"{path} is not a committee file.")
     broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
     if broken:
@@ -100,9 +118,12 @@ def _state_dict(content: Any, path: str | os.PathLike[str]) -> dict[str, Tensor]
     return state
 
 
-def _unflatten(values: Tensor, layout: list[Any], path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    sizes = [int(torch.Size(shape).numel()) for _, shape in layout]
-    if values.ndim != 2 or values.shape[1] != sum(sizes):
+def _unflatten(values: Any, layout: Any, path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    try:
+        sizes = [int(torch.Size(shape).numel()) for _, shape in layout]
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a committee file.") from error
+    if not torch.is_tensor(values) or values.ndim != 2 or values.shape[1] != sum(sizes):
         raise CheckpointError(f"{path}: its particles do not fit its own layout.")
     return {
         f"{_PREFIX}{member}.{name}": piece.reshape(shape).clone()

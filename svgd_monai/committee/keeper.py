@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import pickle
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 from torch.optim import Optimizer
 
-from svgd_monai.committee.checkpoint import load_committee, save_committee
+from svgd_monai.committee.checkpoint import LOAD_ERRORS, load_committee, save_committee
 from svgd_monai.committee.particles import Particles
 from svgd_monai.errors import SettingsError
 from svgd_monai.files import write_json, write_torch
@@ -157,7 +156,7 @@ class CommitteeKeeper:
                 logger.warning("%s is of other settings; the training begins anew", path)
                 return False
             self._restore(saved, engine)
-        except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        except LOAD_ERRORS as error:
             # Progress is a saving of time: a training from the start ends with the same particles.
             logger.warning("%s is damaged (%s); the training begins anew", path, type(error).__name__)
             return False

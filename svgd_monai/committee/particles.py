@@ -109,7 +109,7 @@ class Particles(nn.Module):
 
     def network(self, index: int) -> nn.Module:
         """A plain module with a copy of member ``index``, for export."""
-        module = copy.deepcopy(self._skeleton[0]).to_empty(device=self.values.device)
+        module = copy.deepcopy(self._skeleton[0]).to(self.values.dtype).to_empty(device=self.values.device)
         with torch.no_grad():
             for name, value in self.unflatten(self.values.detach()[index]).items():
                 module.get_parameter(name).copy_(value)

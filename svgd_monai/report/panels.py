@@ -23,7 +23,7 @@ def case_panel(
     truth: Tensor | None = None,
     classes: Sequence[str] = (),
 ) -> Figure:
-    """Image, truth, committee mean and uncertainty of one case, in the axial slice of the greatest mean uncertainty.
+    """Image, truth, committee mean and uncertainty of one case, in the slice of :func:`uncertain_slice`.
 
     Args:
         title: stands above.
@@ -36,11 +36,11 @@ def case_panel(
     Returns:
         A figure without a window.
     """
-    level = int(uncertainty.float().mean((0, 1)).argmax())
+    predicted = probability.argmax(0)
+    level = uncertain_slice(uncertainty, predicted > 0)
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes: list[Axes] = list(figure.subplots(1, 4))
     grey = _slice(image, level)
-    predicted = probability.argmax(0)
     count = probability.shape[0]
     for axis in axes[:3]:
         axis.imshow(grey, cmap="gray", origin="lower", vmin=0.0, vmax=1.0)
@@ -60,6 +60,18 @@ def case_panel(
     legend = ", ".join(f"{name}: {_COLOUR_NAMES[index % 8]}" for index, name in enumerate(classes) if index > 0)
     figure.suptitle(f"{title}   ({legend})" if legend else title, fontsize=10)
     return figure
+
+
+def uncertain_slice(uncertainty: Tensor, foreground: Tensor) -> int:
+    """The axial slice of the greatest mean uncertainty, among those with predicted foreground where there are any.
+
+    Args:
+        uncertainty: (X, Y, Z).
+        foreground: (X, Y, Z) bool.
+    """
+    means = uncertainty.float().mean((0, 1))
+    inside = foreground.any(0).any(0)
+    return int(torch.where(inside, means, -torch.inf).argmax()) if bool(inside.any()) else int(means.argmax())
 
 
 _COLOUR_NAMES = ("black", "orange", "sky blue", "green", "yellow", "pink", "vermilion", "blue")

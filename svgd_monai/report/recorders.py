@@ -103,6 +103,17 @@ class PoolRecorder:
         self.writer.add_figure(f"queried/{rank}", figure, self.step)
 
 
+def dice_tag(column: str) -> str | None:
+    """TensorBoard's tag of a column of the learning curve; None for one that is no Dice.
+
+    ``val_dice`` -> ``dice_validation/mean``, ``test_dice_anterior`` -> ``dice_test/anterior``.
+    """
+    for prefix, group in (("val_dice", "dice_validation"), ("test_dice", "dice_test")):
+        if column == prefix or column.startswith(f"{prefix}_"):
+            return f"{group}/{column.removeprefix(prefix).removeprefix('_') or 'mean'}"
+    return None
+
+
 class RoundRecorder:
     """A hook of the loop: validation and test Dice, per class and mean, against the number of unique labels."""
 
@@ -116,9 +127,8 @@ class RoundRecorder:
         row = run.curve[number]
         labels = int(row["unique_labels"])
         for column, value in row.items():
-            if "_dice" in column and value is not None:
-                self_tag = column.replace("_dice", "_dice/", 1) if not column.endswith("dice") else f"{column}/mean"
-                run.writer.add_scalar(self_tag, float(value), labels)
+            if value is not None and (tag := dice_tag(column)):
+                run.writer.add_scalar(tag, float(value), labels)
         run.writer.add_scalar("labels/unique", labels, number)
         run.writer.add_scalar("labels/training_items", int(row["training_items"]), number)
         run.writer.flush()

@@ -95,8 +95,8 @@ def enter() -> None:
                 later.append(name)
             else:
                 parser[name] = check_setting(name, parser[name])
-        computed = {name: parser.get_parsed_content(name) for name in later}
-        for name, value in computed.items():
+        for name in later:
+            value = parser.get_parsed_content(name)
             checked = check_setting(name, str(value) if KEYS[name].kind == "str" else value)
             if repr(checked) != repr(value):  # what is in its type already stays an expression
                 parser[name] = checked

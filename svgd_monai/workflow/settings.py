@@ -144,13 +144,12 @@ def check_like(name: str, value: Any, example: Any) -> Any:
     Raises:
         SettingsError: it is not.
     """
-    word = value.strip().lower() if isinstance(value, str) else None
-    if word in _NULL:
-        return None
     if isinstance(example, bool):
         return _boolean(name, value)
     if isinstance(example, (int, float)):
         return _number(name, value, Key("int" if isinstance(example, int) else "float"), type(example).__name__)
+    if value is None or (isinstance(value, str) and value.strip().lower() in _NULL):
+        return None
     if isinstance(example, (list, dict)) and not isinstance(value, (type(example), str)):
         kind = type(example).__name__
         raise SettingsError(f"{name}: {value!r} is not a {kind}, as the configuration's own value is.")

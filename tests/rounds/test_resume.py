@@ -1,108 +1,13 @@
 """A run that is killed at any moment and started again ends as if it had not been stopped, bit for bit."""
 
-import csv
-import importlib
 import json
-import multiprocessing
-import os
-import runpy
 import shutil
 import signal
-import sys
-import tempfile
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-import torch
+from runs import KEYS, arguments, curve, outcome, run
 
-CONFIG = Path(__file__).parents[2] / "bundles/hippocampus_mri_svgd/configs/active_learning.yaml"
-ROUNDS = 2
-KEYS = {
-    "num_particles": 2,
-    "features": "[4,4,4,4,4,4]",
-    "spacing": "[3,3,3]",
-    "roi_size": "[16,32,16]",
-    "mi_grid": "[8,8,8]",
-    "rounds": ROUNDS,
-    "steps_per_round": 4,
-    "validations_per_round": 2,
-    "queries_per_round": 2,
-    "initial_labelled": 3,
-    "validation_cases": 2,
-    "test_cases": 3,
-    "batch_size": 2,
-    "augmentation": "light",
-    "device": "cpu",
-}
-
-
-def arguments(phantom, output, **keys):
-    pairs = {**KEYS, "dataset_dir": phantom, "output_dir": output, **keys}
-    return ["run", "--config_file", str(CONFIG), *(str(w) for k, v in pairs.items() for w in (f"--{k}", v))]
-
-
-def command(argv, output, deadly=None):
-    """In a process of its own: the real command line, killed at the n-th call of a function where one is named."""
-    for stream, name in ((1, "out"), (2, "err")):  # the fork server's own streams are not those of the test
-        os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-    if deadly is not None:
-        module, owner, name, call, condition = deadly
-        _kill_at(importlib.import_module(module), owner, name, call, condition)
-    torch.set_num_threads(1)
-    sys.argv = ["monai.bundle", *argv]
-    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
-
-
-def _kill_at(module, owner, name, call, condition):
-    place = getattr(module, owner) if owner else module
-    original, calls = getattr(place, name), 0
-
-    def wrapper(*args, **kwargs):
-        nonlocal calls
-        if condition is None or any(condition in str(a) for a in args):
-            calls += 1
-            if calls == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return original(*args, **kwargs)
-
-    setattr(place, name, wrapper)
-
-
-class Run(NamedTuple):
-    code: int
-    out: str
-    last_line: str
-
-
-def run(argv, deadly=None):
-    output = Path(tempfile.mkdtemp())
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["svgd_monai.rounds", "monai.bundle", "torch.utils.tensorboard"])
-    process = context.Process(target=command, args=(argv, output, deadly))
-    process.start()
-    process.join(300)
-    assert process.exitcode is not None, "the command hangs"
-    error = (output / "err").read_text().strip()
-    return Run(process.exitcode, (output / "out").read_text(), error.splitlines()[-1] if error else "")
-
-
-def curve(folder):
-    with (folder / "learning_curve.csv").open() as file:
-        return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in csv.DictReader(file)]
-
-
-def outcome(folder):
-    rounds = sorted(folder.glob("round_*"))
-    return {
-        "curve": curve(folder),
-        "queries": [json.loads(p.read_text()) for r in rounds if (p := r / "queries.json").exists()],
-        "scores": [(r / "scores.csv").read_text() for r in rounds],
-        "cases": [(r / "cases.csv").read_text() for r in rounds],
-        "ranking": (folder / "ranking.csv").read_text(),
-        "ledger": json.loads((folder / "ledger.json").read_text()),
-        "particles": [torch.load(r / "committee.pt", weights_only=True)["values"].numpy().tobytes() for r in rounds],
-    }
+ROUNDS = KEYS["rounds"]
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +107,8 @@ def test_a_damaged_query_file_is_refused_by_name(uninterrupted, phantom_mr, tmp_
 def test_a_lost_query_file_is_restored_from_the_ledger(uninterrupted, phantom_mr, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(uninterrupted, copy)
-    for name in ("queries.json", "scores.csv"):
-        (copy / "round_001" / name).unlink()
+    (copy / "round_001/queries.json").unlink()
+    run_file = copy / "run.json"
+    run_file.write_text(run_file.read_text().replace('"finished": true', '"finished": false'))
     assert run(arguments(phantom_mr, copy)).code == 0
-    assert outcome(copy)["queries"] == outcome(uninterrupted)["queries"]
+    assert outcome(copy) == outcome(uninterrupted)

@@ -1,0 +1,43 @@
+"""Data and places that the tests share."""
+
+import os
+
+# Before torch is imported, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from svgd_monai.data import make_phantom
+
+PHANTOM_CASES = 20
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Sums come out in the same order everywhere, and tests of the same machine do not wait for one another."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def bundle():
+    """The folder of the hippocampus bundle."""
+    return Path(__file__).parents[1] / "bundles/hippocampus_mri_svgd"
+
+
+@pytest.fixture(scope="session")
+def phantom_mr(tmp_path_factory):
+    """A data set of 20 small MR cases; to be read only."""
+    return make_phantom(tmp_path_factory.mktemp("data") / "phantom_mr", "mr", PHANTOM_CASES)
+
+
+@pytest.fixture(scope="session")
+def msd_root():
+    """The folder that holds the real Task04_Hippocampus."""
+    root = os.environ.get("SVGD_MONAI_MSD_ROOT")
+    if not root:
+        pytest.skip("SVGD_MONAI_MSD_ROOT is not set: the folder that holds Task04_Hippocampus")
+    assert (Path(root) / "Task04_Hippocampus/dataset.json").is_file(), f"SVGD_MONAI_MSD_ROOT: no Task04 in {root}"
+    return Path(root)

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from torch.utils.tensorboard import SummaryWriter
+
+from svgd_monai.report import RoundRecorder, case_panel
+from svgd_monai.report.panels import uncertain_slice
+from svgd_monai.report.recorders import dice_tag
+
+
+def pixels(figure):
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def case():
+    torch.manual_seed(0)
+    image, uncertainty = torch.rand(6, 8, 5), torch.rand(6, 8, 5) * 0.1
+    truth = torch.zeros(6, 8, 5, dtype=torch.uint8)
+    truth[2:4, 2:5, 3] = 1
+    probability = torch.stack([(truth == 0).float(), (truth == 1).float(), torch.zeros(6, 8, 5)])
+    return image, probability, uncertainty, truth
+
+
+def test_the_picture_shows_the_least_sure_slice_with_foreground():
+    uncertainty = torch.zeros(4, 4, 5)
+    uncertainty[..., 0], uncertainty[..., 2], uncertainty[..., 3] = 0.9, 0.3, 0.5
+    foreground = torch.zeros(4, 4, 5, dtype=torch.bool)
+    foreground[1, 1, 2:4] = True
+    assert uncertain_slice(uncertainty, foreground) == 3
+    assert uncertain_slice(uncertainty, torch.zeros_like(foreground)) == 0
+
+
+def test_the_picture_changes_with_each_of_its_parts():
+    image, probability, uncertainty, truth = case()
+    reference = pixels(case_panel("a", image, probability, uncertainty, truth))
+    assert not np.array_equal(reference, pixels(case_panel("a", 1 - image, probability, uncertainty, truth)))
+    assert not np.array_equal(reference, pixels(case_panel("a", image, probability, uncertainty * 5, truth)))
+    assert not np.array_equal(reference, pixels(case_panel("a", image, probability, uncertainty, 0 * truth)))
+    assert not np.array_equal(reference, pixels(case_panel("a", image, probability.roll(1, 0), uncertainty, truth)))
+
+
+def test_a_case_that_nobody_has_labelled_is_shown_without_truth():
+    image, probability, uncertainty, _ = case()
+    figure = case_panel("a", image, probability, uncertainty)
+    assert figure.axes[1].get_title() == "truth unknown"
+
+
+@pytest.mark.parametrize(
+    ("column", "tag"),
+    [
+        ("val_dice", "dice_validation/mean"),
+        ("test_dice", "dice_test/mean"),
+        ("test_dice_anterior", "dice_test/anterior"),
+        ("test_dice_grid", "dice_test/grid"),
+        ("seconds_train", None),
+        ("unique_labels", None),
+    ],
+)
+def test_dice_columns_have_tags_and_others_none(column, tag):
+    assert dice_tag(column) == tag
+
+
+def test_a_round_is_recorded_against_its_unique_labels(tmp_path):
+    from types import SimpleNamespace
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writer = SummaryWriter(str(tmp_path))
+    row = {"round": 0, "unique_labels": 7, "training_items": 9, "val_dice": 0.5, "test_dice": 0.25, "test_dice_a": None}
+    RoundRecorder().after_round(SimpleNamespace(curve=[row], writer=writer), 0)
+    writer.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("dice_test/mean")] == [(7, 0.25)]
+    assert [(e.step, e.value) for e in events.Scalars("labels/training_items")] == [(0, 9.0)]
+    assert "dice_test/a" not in events.Tags()["scalars"]

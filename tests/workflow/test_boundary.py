@@ -1,0 +1,188 @@
+"""An error that a user can mend ends the program with its sentence; any other stays what it is."""
+
+import errno
+
+import pytest
+import yaml
+from monai.bundle import ConfigWorkflow
+
+from svgd_monai.errors import CheckpointError, DataError, SvgdMonaiError
+from svgd_monai.workflow import boundary, calling_workflow, enter, run_steps
+
+
+def wrapped(error, times):
+    """``error`` as MONAI hands it on: the cause of RuntimeErrors."""
+    for number in range(times):
+        outer = RuntimeError(f"Failed to instantiate component {number}")
+        outer.__cause__ = error
+        error = outer
+    return error
+
+
+def ending(error):
+    """The sentence with which the boundary exits."""
+    with pytest.raises(SystemExit) as caught, boundary():
+        raise error
+    assert isinstance(caught.value.code, str)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    return caught.value.code
+
+
+class TestSentence:
+    @pytest.mark.parametrize("times", [0, 1, 5])
+    def test_of_the_user_s_error_however_deep(self, times):
+        assert ending(wrapped(DataError("scan.nii.gz is empty."), times)) == "scan.nii.gz is empty."
+
+    @pytest.mark.parametrize("kind", SvgdMonaiError.__subclasses__())
+    def test_of_every_kind_of_user_s_error(self, kind):
+        assert ending(kind("It is so.")) == "It is so."
+
+    def test_is_one_line(self):
+        assert ending(DataError("first\n  second\t third.\n")) == "first second third."
+
+    def test_of_an_error_raised_while_another_was_handled(self):
+        def fail():
+            try:
+                raise DataError("scan.nii.gz is empty.")
+            except DataError:
+                raise RuntimeError("engine stopped")  # as ignite does, without a cause
+
+        with pytest.raises(SystemExit, match=r"^scan.nii.gz is empty\.$"), boundary():
+            fail()
+
+    def test_of_the_outermost_when_one_user_s_error_caused_another(self):
+        inner = DataError("inner.")
+        outer = CheckpointError("outer.")
+        outer.__cause__ = inner
+        assert ending(wrapped(outer, 2)) == "outer."
+
+    def test_of_the_file_system_names_the_file(self):
+        error = OSError(errno.ENOSPC, "No space left on device", "/runs/a/ledger.json")
+        assert ending(wrapped(error, 3)) == "/runs/a/ledger.json: No space left on device."
+
+    def test_of_the_file_system_stands_back_behind_ours(self):
+        system = OSError(errno.ENOENT, "No such file or directory", "/data/scan.nii.gz")
+        assert ending(wrapped(wrapped_in_ours(system), 2)) == "scan cannot be read."
+
+    def test_of_a_real_refusal_of_the_file_system(self, tmp_path):
+        with pytest.raises(SystemExit) as caught, boundary():
+            (tmp_path / "nowhere/file").write_text("")
+        assert caught.value.code == f"{tmp_path / 'nowhere/file'}: No such file or directory."
+
+    def test_of_an_interrupt_says_how_to_go_on(self):
+        sentence = ending(KeyboardInterrupt())
+        assert len(sentence.splitlines()) == 1
+        assert "same command" in sentence
+
+
+def wrapped_in_ours(system):
+    error = DataError("scan cannot be read.")
+    error.__cause__ = system
+    return error
+
+
+class TestPassingThrough:
+    @pytest.mark.parametrize(
+        "error",
+        [ValueError("a bug"), wrapped(TypeError("a bug"), 2), OSError("no file named"), MemoryError(), SystemExit(3)],
+        ids=lambda error: type(error).__name__,
+    )
+    def test_of_what_the_user_cannot_mend(self, error):
+        with pytest.raises(type(error)) as caught, boundary():
+            raise error
+        assert caught.value is error
+
+    def test_of_a_block_without_error(self):
+        with boundary():
+            value = 1
+        assert value == 1
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    """A MONAI workflow of a configuration given as a dictionary."""
+
+    def make(keys, **options):
+        folder = tmp_path / "a_bundle/configs"
+        folder.mkdir(parents=True)
+        (folder / "metadata.json").write_text("{}")
+        (folder / "config.yaml").write_text(yaml.safe_dump(keys))
+        return ConfigWorkflow(str(folder / "config.yaml"), logging_file=False, **options)
+
+    return make
+
+
+RUN = {"run": [{"_target_": "svgd_monai.workflow.run_steps"}]}
+ENTER = {"initialize": [{"_target_": "svgd_monai.workflow.enter"}]}
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize("function", [calling_workflow, enter, run_steps])
+    def test_outside_of_one_our_entries_are_programming_errors(self, function):
+        with pytest.raises(RuntimeError, match="monai.bundle run"):
+            function()
+
+    def test_that_calls_is_found(self, workflow):
+        found = workflow({"run": ["$svgd_monai.workflow.calling_workflow()"], "imports": ["$import svgd_monai"]})
+        found.parser["run"] = [{"_target_": "svgd_monai.workflow.calling_workflow"}]
+        found.initialize()
+        [caller] = found.run()
+        assert caller.workflow is found
+        assert caller.typed == {}
+
+    def test_of_our_own_error_in_a_step_exits_with_the_sentence(self, workflow):
+        steps = ["$svgd_monai.data.read_dataset('/nowhere')"]
+        opened = workflow({"imports": ["$import svgd_monai.data"], "steps": steps, **RUN})
+        opened.initialize()
+        with pytest.raises(SystemExit, match=r"^The data set's folder /nowhere .*\.$"):
+            opened.run()
+
+    def test_of_a_bug_in_a_step_keeps_monai_s_traceback(self, workflow):
+        opened = workflow({"steps": ["$1 / 0"], **RUN})
+        opened.initialize()
+        with pytest.raises(RuntimeError, match="Failed to"):
+            opened.run()
+
+    def test_steps_are_evaluated_in_their_order_and_share_what_they_refer_to(self, workflow):
+        made = {"_target_": "collections.deque"}
+        opened = workflow({"made": made, "steps": [f"$@made.append({number})" for number in range(12)], **RUN})
+        opened.initialize()
+        opened.run()
+        assert list(opened.parser.get_parsed_content("made")) == list(range(12))
+
+    def test_of_a_bad_value_exits_before_the_run(self, workflow):
+        with pytest.raises(SystemExit, match=r"^batch_size: 0 is below 1\.$"):
+            workflow({"batch_size": 0, **ENTER}).initialize()
+
+    def test_values_are_put_into_their_types(self, workflow):
+        opened = workflow({"spacing": 2, "keep_labelled": "False", "prior_std": "flat", "own": "False", **ENTER})
+        opened.initialize()
+        parsed = {key: opened.parser.get_parsed_content(key) for key in ("spacing", "keep_labelled", "prior_std", "own")}
+        assert parsed == {"spacing": [2.0, 2.0, 2.0], "keep_labelled": False, "prior_std": None, "own": "False"}
+
+    def test_computed_values_are_checked_and_put_into_their_types(self, workflow):
+        opened = workflow({"rounds": "$6 / 2", "spacing": "@rounds", "seed": "$-1 + 1", **ENTER})
+        opened.initialize()
+        assert repr(opened.parser.get_parsed_content("rounds")) == "3"
+        assert opened.parser.get_parsed_content("spacing") == [3.0, 3.0, 3.0]
+
+    def test_a_computed_value_out_of_range_exits(self, workflow):
+        with pytest.raises(SystemExit, match=r"^seed: -1 is below 0\.$"):
+            workflow({"seed": "$0 - 1", **ENTER}).initialize()
+
+    def test_a_computed_path_that_fits_still_follows_what_it_refers_to(self, workflow):
+        opened = workflow({"output_dir": "here", "stage_dir": "@output_dir", **ENTER})
+        opened.initialize()
+        opened.parser["output_dir"] = "there"
+        assert opened.parser.get_parsed_content("stage_dir") == "there"
+
+    def test_the_bundle_s_root_is_the_folder_above_the_configuration_s(self, workflow, tmp_path):
+        opened = workflow({"bundle_root": ".", "output_dir": "$@bundle_root + '/eval'", **ENTER})
+        opened.initialize()
+        assert opened.parser.get_parsed_content("output_dir") == str(tmp_path.resolve() / "a_bundle/eval")
+
+    def test_a_root_that_was_given_is_kept(self, workflow):
+        opened = workflow({"bundle_root": ".", **ENTER}, bundle_root="/elsewhere")
+        opened.initialize()
+        assert opened.parser["bundle_root"] == "/elsewhere"

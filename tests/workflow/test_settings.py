@@ -1,0 +1,301 @@
+"""A value of the command line or a file becomes one of its key's type, or is refused in a sentence that names the key."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from svgd_monai.errors import SettingsError
+from svgd_monai.workflow import KEYS, MACHINERY, check_setting
+from svgd_monai.workflow.settings import check_like
+
+CONFIGS = Path(__file__).parents[2] / "bundles/hippocampus_mri_svgd/configs"
+STAGES = ("train", "evaluate", "acquire")
+FULL = ("active_learning", *STAGES, "inference")
+#: What the loop itself sets for a stage.
+OF_A_ROUND = {"round", "stage_dir", "datalist_file", "committee_file", "initial_committee"}
+
+
+def config(name):
+    return ConfigParser.load_config_file(str(CONFIGS / f"{name}.yaml"))
+
+
+def is_computed(value):
+    return isinstance(value, dict) or (isinstance(value, str) and value[:1] in "$@%")
+
+
+def refusal(name, value):
+    with pytest.raises(SettingsError) as caught:
+        check_setting(name, value)
+    sentence = str(caught.value)
+    assert sentence.startswith(name)
+    assert sentence.endswith(".")
+    assert len(sentence.splitlines()) == 1
+    return sentence
+
+
+def keys(*kinds):
+    return [name for name, key in KEYS.items() if key.kind in kinds]
+
+
+def least(name):
+    """A number that a key of numbers takes."""
+    key = KEYS[name]
+    return key.low if key.low is not None else (key.above or 0) + 1
+
+
+def example(name):
+    """A value of the key, in its type."""
+    key = KEYS[name]
+    if key.kind in ("ints", "floats"):
+        return [(int if key.kind == "ints" else float)(least(name))] * key.length
+    if key.kind == "str":
+        return {"device": "cpu", "acquisition": "bald"}.get(name) or (key.choices or ("a/path",))[0]
+    return {"bool": bool, "int": int, "float": float}[key.kind](1 if key.kind == "bool" else least(name))
+
+
+def same(a, b):
+    return repr(a) == repr(b)
+
+
+class TestEveryKey:
+    @pytest.mark.parametrize("name", KEYS)
+    def test_takes_a_value_of_its_type_as_it_is(self, name):
+        assert same(check_setting(name, example(name)), example(name))
+
+    @pytest.mark.parametrize("name", KEYS)
+    def test_takes_null_only_where_null_means_something(self, name):
+        for null in (None, "null", "None", " NONE "):
+            if KEYS[name].null:
+                assert check_setting(name, null) is None
+            elif "none" in (KEYS[name].choices or ()):
+                assert check_setting(name, null) == "none"
+            else:
+                assert "null" in refusal(name, null)
+
+    @pytest.mark.parametrize("name", [name for name in KEYS if KEYS[name].kind != "str"])
+    @pytest.mark.parametrize("value", ["", "maybe", "[1, 2", {"a": 1}, object, ["x"], float("nan"), float("inf")])
+    def test_that_is_no_text_refuses_what_is_neither_number_switch_nor_list(self, name, value):
+        refusal(name, value)
+
+    @pytest.mark.parametrize("name", keys("str"))
+    @pytest.mark.parametrize("value", ["", 3, 2.5, True, ["a"], {"a": 1}])
+    def test_that_is_a_text_refuses_everything_else(self, name, value):
+        refusal(name, value)
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("name", keys("int"))
+    def test_whole_ones_are_taken_as_words_and_floats(self, name):
+        number = int(least(name)) + 1
+        for value in (number, float(number), str(number), f" {number} ", f"{number}.0"):
+            assert same(check_setting(name, value), number)
+
+    @pytest.mark.parametrize("name", keys("int"))
+    def test_whole_ones_have_no_fraction(self, name):
+        assert "whole number" in refusal(name, 2.5)
+        assert "whole number" in refusal(name, "2.5")
+
+    @pytest.mark.parametrize("name", keys("float"))
+    def test_fractions_are_taken_as_words_and_whole_ones(self, name):
+        assert same(check_setting(name, 3), 3.0)
+        assert same(check_setting(name, "3.25"), 3.25)
+        assert same(check_setting(name, "1e-3"), 0.001)
+
+    @pytest.mark.parametrize("name", keys("int", "float"))
+    def test_are_no_switches(self, name):
+        refusal(name, True)
+        refusal(name, "true")
+
+    @pytest.mark.parametrize("name", [name for name in keys("int", "float") if KEYS[name].low is not None])
+    def test_below_the_least_are_refused(self, name):
+        low = KEYS[name].low
+        assert check_setting(name, low) == low
+        assert f"below {low:g}" in refusal(name, low - 1)
+        assert f"below {low:g}" in refusal(name, str(low - 1))
+
+    @pytest.mark.parametrize("name", [name for name in keys("int", "float") if KEYS[name].above is not None])
+    def test_that_must_be_above_a_bound_are_not_on_it(self, name):
+        above = KEYS[name].above
+        assert f"not above {above:g}" in refusal(name, above)
+        assert check_setting(name, math.nextafter(above, math.inf)) > above
+
+    @pytest.mark.parametrize("seed", [2**53 + 1, 2**64 - 1, 10**30])
+    def test_a_large_seed_keeps_every_digit(self, seed):
+        assert check_setting("seed", seed) == seed
+
+    def test_a_number_that_no_float_holds_is_refused(self):
+        assert "whole number" in refusal("seed", 10**400)
+
+    @pytest.mark.parametrize("name", KEYS)
+    def test_every_number_has_a_bound(self, name):
+        key = KEYS[name]
+        if key.kind in ("int", "float", "ints", "floats"):
+            assert (key.low is None) != (key.above is None)
+
+
+class TestSwitches:
+    @pytest.mark.parametrize("name", keys("bool"))
+    def test_take_true_and_false_in_any_case(self, name):
+        for word in ("true", "True", "TRUE", " true", True):
+            assert check_setting(name, word) is True
+        for word in ("false", "False", "FALSE", "false ", False):
+            assert check_setting(name, word) is False
+
+    @pytest.mark.parametrize("value", ["yes", "no", "on", "1", "0", 1, 0, 1.0])
+    def test_take_nothing_else(self, value):
+        assert "neither true nor false" in refusal("keep_labelled", value)
+
+
+class TestLists:
+    @pytest.mark.parametrize("name", keys("ints", "floats"))
+    def test_may_be_given_as_one_number(self, name):
+        number, length = example(name)[0], KEYS[name].length
+        assert same(check_setting(name, number), [number] * length)
+
+    @pytest.mark.parametrize("name", keys("ints", "floats"))
+    def test_may_be_given_as_a_tuple(self, name):
+        assert same(check_setting(name, tuple(example(name))), example(name))
+
+    @pytest.mark.parametrize("name", keys("ints", "floats"))
+    def test_of_another_length_are_refused(self, name):
+        assert "list of" in refusal(name, example(name)[:-1])
+        assert "list of" in refusal(name, [*example(name), 1])
+        assert "list of" in refusal(name, [])
+
+    @pytest.mark.parametrize("name", keys("ints", "floats"))
+    @pytest.mark.parametrize("bad", [-1, "x", None, True, [1], float("nan")])
+    def test_with_one_bad_number_are_refused(self, name, bad):
+        refusal(name, [*example(name)[:-1], bad])
+
+    def test_are_of_the_key_s_type(self):
+        assert same(check_setting("spacing", [1, "2", 2.5]), [1.0, 2.0, 2.5])
+        assert same(check_setting("roi_size", [32.0, "48", 64]), [32, 48, 64])
+        assert "whole number" in refusal("roi_size", [32, 48.5, 64])
+
+
+class TestWords:
+    @pytest.mark.parametrize("name", [name for name, key in KEYS.items() if key.choices])
+    def test_of_a_choice_are_taken_in_any_case(self, name):
+        for choice in KEYS[name].choices:
+            assert check_setting(name, choice) == choice
+            assert check_setting(name, choice.upper()) == choice
+
+    @pytest.mark.parametrize("name", [name for name, key in KEYS.items() if key.choices])
+    def test_of_no_choice_are_refused_with_the_choices(self, name):
+        assert ", ".join(KEYS[name].choices) in refusal(name, "foo")
+
+    def test_an_unknown_strategy_is_refused_with_the_known_ones(self):
+        assert "entropy_mi" in refusal("acquisition", "foo")
+
+    @pytest.mark.parametrize("word", ["flat", "Flat", " FLAT "])
+    def test_flat_is_a_prior(self, word):
+        assert check_setting("prior_std", word) is None
+
+    def test_flat_is_nothing_else(self):
+        refusal("learning_rate", "flat")
+
+    def test_paths_are_left_alone(self):
+        assert check_setting("output_dir", "Runs/A run ") == "Runs/A run "
+
+
+class TestDevice:
+    @pytest.mark.parametrize("value", ["gpu", "cuda:x", "cpu:", "/dev/sda"])
+    def test_of_no_such_kind_is_refused(self, value):
+        assert "device of torch" in refusal("device", value)
+
+    @pytest.mark.parametrize(("count", "refused"), [(0, ["cuda", "cuda:0"]), (2, ["cuda:2", "cuda:7"])])
+    def test_that_is_not_there_is_refused(self, monkeypatch, count, refused):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        for value in refused:
+            assert f"{count} CUDA devices" in refusal("device", value)
+
+    def test_that_is_there_is_taken(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        for value in ("cpu", "cuda", "cuda:0", "cuda:1"):
+            assert check_setting("device", value) == value
+
+
+class TestKeyOfAConfigurationAlone:
+    @pytest.mark.parametrize(
+        ("value", "example", "result"),
+        [
+            ("False", True, False),
+            ("true", False, True),
+            ("3", 1, 3),
+            (3, 0.5, 3.0),
+            ("0.25", 1.0, 0.25),
+            (None, [64, 64, 64], None),
+            ("null", [64, 64, 64], None),
+            ("null", "entropy", None),
+            ([1, 2], [3], [1, 2]),
+            ({"a": 1}, {"b": 2}, {"a": 1}),
+            ("bald", "entropy", "bald"),
+            ([1], None, [1]),
+        ],
+    )
+    def test_takes_a_value_of_the_type_of_the_file_s_own(self, value, example, result):
+        assert same(check_like("own", value, example), result)
+
+    @pytest.mark.parametrize(
+        ("value", "example"),
+        [
+            ("maybe", True),
+            (None, True),
+            ("null", False),
+            (1, True),
+            ("x", 1),
+            (2.5, 1),
+            (None, 1),
+            (True, 0.5),
+            ("nan", 0.5),
+            (3, [1, 2]),
+            ([1], {"a": 1}),
+        ],
+    )
+    def test_refuses_one_of_another_type(self, value, example):
+        with pytest.raises(SettingsError, match=r"^own: .*\.$"):
+            check_like("own", value, example)
+
+
+class TestBundle:
+    @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+    def test_every_default_is_a_value_of_its_key(self, path):
+        content = config(path.stem)
+        settings = {name: value for name, value in content.items() if name in KEYS and not is_computed(value)}
+        assert settings
+        for name, value in settings.items():
+            checked = check_setting(name, value)
+            if not (isinstance(value, str) and KEYS[name].words and value in KEYS[name].words):
+                assert same(checked, value), f"{name} is not written in its type"
+
+    def test_every_key_stands_in_a_configuration(self):
+        assert set(KEYS) <= {name for stem in FULL for name in config(stem)}
+
+    def test_a_key_has_the_same_value_in_every_configuration(self):
+        """The stages run by themselves and in the loop alike; so do the network and the volumes of an inference."""
+        shared = {*KEYS, "bundle_root", "network", "intensity", "pad_to", "network_def", "inferer"}
+        values = {}
+        for stem in FULL:
+            for name, value in config(stem).items():
+                # A training holds particles to move; all others a mean of networks.
+                if name in shared and (stem, name) != ("train", "network_def"):
+                    values.setdefault(name, {})[stem] = value
+        differing = {name: found for name, found in values.items() if len({repr(value) for value in found.values()}) > 1}
+        assert differing == {}
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_the_loop_sets_every_key_of_a_stage(self, stage):
+        unset = {name for name in config(stage) if name in KEYS} - set(config("active_learning")) - OF_A_ROUND
+        assert unset == set(), f"{stage}.yaml would stay at its own default"
+
+    def test_every_key_of_the_loop_is_its_own_or_a_stage_s(self):
+        own = {*KEYS, *MACHINERY, "bundle_root", "stages", "hooks", "loop"}
+        assert set(config("active_learning")) - own == set()
+
+    @pytest.mark.parametrize("overlay", ["paper", "phantom"])
+    def test_an_overlay_sets_only_what_some_configuration_knows(self, overlay):
+        known = {name for stem in FULL for name in config(stem)}
+        assert set(config(overlay)) - known == set()
