@@ -51,7 +51,7 @@ def words(*configs, **keys):
 
 
 def run_bundle(*arguments):
-    """``python -m monai.bundle ARGUMENTS`` in this process; an exit or an exception is told as the interpreter would."""
+    """``python -m monai.bundle ARGUMENTS`` in this process; its end is told as the interpreter would tell it."""
     stdout, stderr = io.StringIO(), io.StringIO()
     argv = ["monai.bundle", *map(str, arguments)]
     with (
@@ -60,9 +60,10 @@ def run_bundle(*arguments):
         mock.patch.object(sys, "path", list(sys.path)),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
+        _Interpreter() as interpreter,
     ):
-        code = _exit_code()
-    return Result(code, stdout.getvalue(), stderr.getvalue())
+        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+    return Result(interpreter.exit_code, stdout.getvalue(), stderr.getvalue())
 
 
 def run_bundle_subprocess(*arguments, timeout=120, cwd=None):
@@ -79,24 +80,36 @@ def run_bundle_subprocess(*arguments, timeout=120, cwd=None):
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def _exit_code():
-    try:
-        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-        return 1
-    except Exception:
-        traceback.print_exc()
-        return 1
-    return 0
+class _Interpreter:
+    """Tells how a program ended as the interpreter does: the word of an exit or the traceback on stderr, and a code."""
+
+    exit_code = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, SystemExit):
+            if error.code is None or isinstance(error.code, int):
+                self.exit_code = error.code or 0
+            else:
+                sys.stderr.write(f"{error.code}\n")
+                self.exit_code = 1
+        elif isinstance(error, Exception):
+            traceback.print_exception(error)
+            self.exit_code = 1
+        else:
+            return False  # no error, or the interrupt of whoever runs the tests
+        return True
 
 
 @contextlib.contextmanager
 def _logging_restored():
     """A bundle's logging.conf replaces the handlers of the root logger, those of pytest among them."""
-    loggers = [logging.root, *(log for log in logging.root.manager.loggerDict.values() if isinstance(log, logging.Logger))]
+    loggers = [
+        logging.root,
+        *(log for log in logging.root.manager.loggerDict.values() if isinstance(log, logging.Logger)),
+    ]
     before = [(log, log.handlers[:], log.level, log.propagate, log.disabled) for log in loggers]
     try:
         yield

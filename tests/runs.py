@@ -70,7 +70,7 @@ class Run(NamedTuple):
     last_line: str
 
 
-def run(argv, deadly=None, path=None):
+def run(argv, deadly=None, path=None, timeout=300):
     """Run a command; the fork server has the imports done.
 
     Args:
@@ -78,6 +78,7 @@ def run(argv, deadly=None, path=None):
         deadly: (module, class or None, function, n, text or None): the process is killed at the n-th call, of those
             with ``text`` in an argument where one is given.
         path: a folder to import the user's own code from.
+        timeout: seconds.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["svgd_monai.rounds", "monai.bundle", "torch.utils.tensorboard"])
@@ -85,7 +86,7 @@ def run(argv, deadly=None, path=None):
         output = Path(folder)
         process = context.Process(target=command, args=(argv, output, deadly, path))
         process.start()
-        process.join(300)
+        process.join(timeout)
         assert process.exitcode is not None, "the command hangs"
         error = (output / "err").read_text().strip()
         return Run(process.exitcode, (output / "out").read_text(), error.splitlines()[-1] if error else "")

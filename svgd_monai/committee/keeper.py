@@ -105,7 +105,9 @@ class CommitteeKeeper:
         value = self._validation()
         step = engine.state.iteration
         self.validations.append({"step": step, self.metric: value})
-        if self.checkpoint == "last" or value is None or value > self.best_metric or self.best is None:
+        # Without any number so far the newest counts; a NaN never displaces a number.
+        better = math.isinf(self.best_metric) if value is None else value > self.best_metric
+        if self.checkpoint == "last" or better:
             self.best = self.network.values.detach().clone()
             self.best_metric = -math.inf if value is None else value
             self.best_step = step
@@ -152,6 +154,8 @@ class CommitteeKeeper:
             return False
         try:
             saved = torch.load(path, map_location=self.network.values.device, weights_only=True)
+            if not isinstance(saved, dict):
+                raise TypeError("no dictionary")
             if saved["key"] != self.key:
                 logger.warning("%s is of other settings; the training begins anew", path)
                 return False
@@ -163,16 +167,25 @@ class CommitteeKeeper:
         return True
 
     def _restore(self, saved: dict[str, Any], engine: Engine) -> None:
-        with torch.no_grad():
-            self.network.values.copy_(saved["values"])
+        # All is read and tried before anything changes: a damaged file leaves a training that begins anew untouched.
+        values, epoch, iteration = saved["values"], saved["epoch"], saved["iteration"]
+        best, best_metric, best_step = saved["best"], saved["best_metric"], saved["best_step"]
+        validations, seconds, random = saved["validations"], saved["seconds"], saved["random"].cpu()
+        if values.shape != self.network.values.shape:
+            raise ValueError("other particles")
+        torch.Generator().set_state(random)
         self.optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["random"].cpu())
-        engine.state.epoch = saved["epoch"]
-        engine.state.iteration = saved["iteration"]
+        with torch.no_grad():
+            self.network.values.copy_(values)
+        engine.state.epoch = epoch
+        engine.state.iteration = iteration
         if self.sampler is not None:
-            self.sampler.start = saved["iteration"]
-        self.best = saved["best"]
-        self.best_metric = saved["best_metric"]
-        self.best_step = saved["best_step"]
-        self.validations = saved["validations"]
-        self.seconds = saved["seconds"]
+            self.sampler.start = iteration
+        self.best, self.best_metric, self.best_step = best, best_metric, best_step
+        self.validations, self.seconds = validations, seconds
+
+        def continue_stream(_: Engine) -> None:
+            torch.set_rng_state(random)
+
+        # Not before: a data loader draws from the stream when it starts, and here it starts once more.
+        engine.add_event_handler(Events.ITERATION_STARTED(once=iteration + 1), continue_stream)

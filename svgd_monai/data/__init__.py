@@ -30,6 +30,7 @@ from svgd_monai.data.transforms import (
     to_grid,
     training_crop,
     training_preprocessing,
+    without_padding,
 )
 
 __all__ = [
@@ -65,5 +66,6 @@ __all__ = [
     "to_grid",
     "training_crop",
     "training_preprocessing",
+    "without_padding",
     "write_datalist",
 ]

@@ -55,6 +55,10 @@ class VolumeDataset(PersistentDataset):
         self._memory: dict[int, Any] = {}
         self._memory_bytes = 0
 
+    def prepare(self, item: int) -> Any:
+        """Have an item in the cache on disk, without keeping it in memory; the deterministic transforms' result."""
+        return self._cachecheck(copy.deepcopy(self.data[item]))
+
     def _transform(self, index: int) -> Any:
         draw, item = divmod(index, len(self.data))
         if isinstance(self.transform, Compose):

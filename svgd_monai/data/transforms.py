@@ -79,6 +79,11 @@ def preprocessing(
     return Compose(steps)
 
 
+def without_padding(transform: Compose) -> Compose:
+    """The transforms without those that pad to a shape: the content of a volume."""
+    return Compose([step for step in transform.flatten().transforms if not isinstance(step, SpatialPadd)])
+
+
 def training_crop(roi_size: Sequence[int]) -> Compose:
     """A random window of ``roi_size`` voxels, zero-padded where the volume is smaller."""
     keys = (IMAGE, LABEL)

@@ -21,7 +21,11 @@ def loop_of(monkeypatch):
 
     def run(*arguments):
         loops = []
-        monkeypatch.setattr(ActiveLearning, "run", lambda loop: loops.append(loop))
+
+        def keep(loop):
+            loops.append(loop)
+
+        monkeypatch.setattr(ActiveLearning, "run", keep)
         result = run_bundle(*arguments)
         assert result.exit_code == 0, result.stderr
         assert result.stderr == ""
@@ -203,7 +207,14 @@ def test_the_paper_s_clip_replaces_the_default_in_every_stage(loop_of, config, b
 
 
 def test_a_tiny_run_is_recorded_as_it_was_typed(config, phantom_mr, tmp_path):
-    typed = {**TINY, "dataset_dir": phantom_mr, "output_dir": tmp_path, "rounds": 0, "spacing": 3, "roi_size": "16,32,16"}
+    typed = {
+        **TINY,
+        "dataset_dir": phantom_mr,
+        "output_dir": tmp_path,
+        "rounds": 0,
+        "spacing": 3,
+        "roi_size": "16,32,16",
+    }
     result = run_bundle(*words(config, **typed), "--keep_labelled", "False", "--prior_std", "None")
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""

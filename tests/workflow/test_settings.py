@@ -1,4 +1,4 @@
-"""A value of the command line or a file becomes one of its key's type, or is refused in a sentence that names the key."""
+"""A value of the command line or a file becomes one of its key's type, or is refused by the name of the key."""
 
 import math
 from pathlib import Path
@@ -283,7 +283,9 @@ class TestBundle:
                 # A training holds particles to move; all others a mean of networks.
                 if name in shared and (stem, name) != ("train", "network_def"):
                     values.setdefault(name, {})[stem] = value
-        differing = {name: found for name, found in values.items() if len({repr(value) for value in found.values()}) > 1}
+        differing = {
+            name: found for name, found in values.items() if len({repr(value) for value in found.values()}) > 1
+        }
         assert differing == {}
 
     @pytest.mark.parametrize("stage", STAGES)

@@ -1,0 +1,134 @@
+"""Handlers that watch a committee."""
+
+import logging
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import ValidationHandler
+from torch import nn
+
+from svgd_monai.committee import (
+    Balance,
+    CommitteeEvaluator,
+    CommitteeLoader,
+    CommitteeTracker,
+    CommitteeTrainer,
+    LogDiceLoss,
+    Particles,
+    PosteriorStep,
+    save_committee,
+)
+from svgd_monai.errors import CheckpointError
+
+
+class Writer:
+    def __init__(self):
+        self.scalars = {}
+
+    def add_scalar(self, tag, value, step):
+        self.scalars[tag, step] = value
+
+
+def particles(seed=0):
+    return Particles(lambda: nn.Conv2d(1, 2, 3, padding=1), 3, seed)
+
+
+def batches(number=4):
+    generator = torch.Generator().manual_seed(0)
+    labels = [(torch.rand(2, 1, 6, 6, generator=generator) > 0.5).long() for _ in range(number)]
+    return [{"image": label.float(), "label": label} for label in labels]
+
+
+def train(tracker, network=None, epochs=1, handlers=()):
+    network = network or particles()
+    trainer = CommitteeTrainer(
+        "cpu",
+        epochs,
+        batches(),
+        network,
+        torch.optim.Adam([network.values], lr=0.01),
+        LogDiceLoss(to_onehot_y=True, softmax=True),
+        PosteriorStep(prior_std=1.0),
+        decollate=False,
+        train_handlers=[*handlers, tracker],
+    )
+    states = {}
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED,
+        lambda e: states.update({e.state.iteration: (e.state.balance, e.state.member_losses)}),
+    )
+    trainer.run()
+    return states
+
+
+def test_each_step_is_recorded_with_its_balance_and_losses():
+    writer = Writer()
+    states = train(CommitteeTracker(writer, offset=100))
+    expected = {}
+    for step, (balance, losses) in states.items():
+        expected |= {(f"committee/{name}", 100 + step): value.item() for name, value in balance._asdict().items()}
+        expected |= {(f"loss/particle_{m}", 100 + step): value.item() for m, value in enumerate(losses)}
+        expected["loss/mean", 100 + step] = losses.double().mean().item()
+    assert writer.scalars == {key: pytest.approx(value) for key, value in expected.items()}
+    assert all(isinstance(value, float) for value in writer.scalars.values())
+    assert {name.removeprefix("committee/") for name, _ in writer.scalars if "committee/" in name} == {
+        *Balance._fields
+    }
+
+
+def test_only_every_nth_step_is_recorded_on_demand():
+    writer = Writer()
+    train(CommitteeTracker(writer, every=2), epochs=2)
+    assert {step for _, step in writer.scalars} == {2, 4, 6, 8}
+
+
+def test_an_epoch_is_one_line_for_people(caplog):
+    with caplog.at_level(logging.INFO, "svgd_monai"):
+        states = train(CommitteeTracker(label="round 3"))
+    (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("svgd_monai")]
+    balance, losses = states[4]
+    assert line.startswith(f"round 3, step 4: loss {losses.mean():.4f}, drive : prior : repulsion ")
+    assert f"{balance.drive:.1e} : {balance.prior:.1e} : {balance.repulsion:.1e}" in line
+
+
+def test_the_evaluators_metrics_stand_in_the_line_and_among_the_records(caplog):
+    network, writer = particles(), Writer()
+    evaluator = CommitteeEvaluator("cpu", batches(1), network, decollate=False)
+    evaluator.add_event_handler(Events.COMPLETED, lambda e: e.state.metrics.update(val_dice=torch.tensor(0.25)))
+    with caplog.at_level(logging.INFO, "svgd_monai"):
+        train(
+            CommitteeTracker(writer, offset=10, evaluator=evaluator), network,
+            handlers=[ValidationHandler(1, evaluator)],
+        )  # fmt: skip
+    assert writer.scalars["training/val_dice", 14] == 0.25
+    assert ", val_dice 0.2500," in caplog.text
+
+
+def test_a_training_that_is_already_behind_its_last_step_is_not_logged(caplog):
+    engine = Engine(lambda engine, batch: None)
+    engine.state.balance = None
+    with caplog.at_level(logging.INFO):
+        CommitteeTracker().log(engine)
+    assert not caplog.records
+
+
+def test_the_loader_fills_a_committee_when_the_engine_starts(tmp_path):
+    source, target = particles(1), particles(2)
+    loader = CommitteeLoader(tmp_path / "committee.pt", target)  # the file need not be there yet
+    evaluator = CommitteeEvaluator("cpu", batches(1), target, decollate=False, val_handlers=[loader])
+    save_committee(tmp_path / "committee.pt", source)
+    assert not torch.equal(target.values, source.values)
+    evaluator.run()
+    assert torch.equal(target.values, source.values)
+    torch.testing.assert_close(
+        evaluator.state.output["pred"], source(batches(1)[0]["image"]).softmax(2).mean(0).detach()
+    )
+
+
+def test_the_loader_names_a_missing_file_when_the_engine_runs(tmp_path):
+    network = particles()
+    loader = CommitteeLoader(tmp_path / "none.pt", network)
+    evaluator = CommitteeEvaluator("cpu", batches(1), network, val_handlers=[loader])
+    with pytest.raises(CheckpointError, match=r"none\.pt does not exist"):
+        evaluator.run()

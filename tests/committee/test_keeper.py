@@ -1,0 +1,329 @@
+"""A training that is cut off anywhere and started again ends with the same committee, bit for bit."""
+
+import json
+import logging
+import math
+import random
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from svgd_monai.committee import (
+    CommitteeKeeper,
+    CommitteeTrainer,
+    LogDiceLoss,
+    Particles,
+    PosteriorStep,
+    load_committee,
+    save_committee,
+)
+from svgd_monai.data import StepSampler, epoch_length, epochs
+from svgd_monai.errors import CheckpointError, SettingsError
+
+STEPS, VALIDATIONS = 10, 4  # epochs of 3, 3, 3 and 1 steps
+METRICS = [0.2, 0.6, 0.5, 0.4]
+
+
+class Killed(Exception):
+    """Stands for the power that goes."""
+
+
+class Samples(Dataset):
+    """Five small images; the index counts on over the draws, as in VolumeDataset."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.labels = (torch.rand(5, 1, 6, 6, generator=generator) > 0.6).long()
+        self.images = self.labels + 0.3 * torch.randn(5, 1, 6, 6, generator=generator)
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return {"image": self.images[index % 5], "label": self.labels[index % 5]}
+
+
+def network(dropout):
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Dropout(dropout), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+
+class Validator:
+    """An evaluator whose metric of each epoch is given; like a real one, it draws from torch's stream."""
+
+    def __init__(self, metrics):
+        self.engine = Engine(lambda engine, batch: None)
+        self.metrics = metrics
+
+    def attach(self, trainer):
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
+
+    def validate(self, trainer):
+        torch.rand(())
+        self.engine.state.metrics = {"val_dice": self.metrics[trainer.state.epoch - 1]}
+
+
+def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, **options):
+    """A training of fresh objects in ``folder``, cut off at the event and number that ``kill`` says."""
+    torch.manual_seed(random.randrange(1 << 30))  # a fresh process has a stream of its own
+    particles = Particles(lambda: network(dropout), 2, seed=options.pop("initialisation", 0))
+    optimizer = torch.optim.Adam([particles.values], lr=0.01)
+    sampler = StepSampler(5, 2, STEPS, seed=1)
+    validator = None if metrics is None else Validator(metrics)
+    options.setdefault("key", {"steps": STEPS})
+    keeper = CommitteeKeeper(
+        folder,
+        particles,
+        optimizer,
+        evaluator=None if validator is None else validator.engine,
+        sampler=sampler,
+        seed=seed,
+        **options,
+    )
+    trainer = CommitteeTrainer(
+        "cpu",
+        epochs(STEPS, VALIDATIONS),
+        DataLoader(Samples(), batch_sampler=sampler),
+        particles,
+        optimizer,
+        LogDiceLoss(to_onehot_y=True, softmax=True),
+        PosteriorStep(likelihood_scale=5, prior_std=1.0),
+        max_steps=STEPS,
+        epoch_length=epoch_length(STEPS, VALIDATIONS),
+        decollate=False,
+        train_handlers=[] if validator is None else [validator],
+    )
+    trace = []
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda e: trace.append((e.state.iteration, particles.values.detach().clone()))
+    )
+    keeper.attach(trainer)
+
+    def die(_):
+        raise Killed
+
+    if kill is not None:
+        event, number = kill
+        trainer.add_event_handler(event(once=number), die)
+        with pytest.raises(Killed):
+            trainer.run()
+    else:
+        trainer.run()
+    return particles, trace
+
+
+def record(folder):
+    content = json.loads((folder / "training.json").read_text())
+    assert content.pop("seconds") > 0
+    return content
+
+
+def committee(folder):
+    particles = Particles(lambda: network(0.0), 2, seed=99)
+    load_committee(folder / "committee.pt", particles)
+    return particles.values.detach()
+
+
+def values_at(trace, step):
+    return dict(trace)[step]
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize(
+    "kill",
+    [(Events.EPOCH_COMPLETED, n) for n in (1, 2, 3, 4)] + [(Events.ITERATION_COMPLETED, n) for n in (2, 3, 4, 8, 10)],
+    ids=lambda kill: f"{kill[0].name}-{kill[1]}",
+)
+def test_a_training_cut_off_anywhere_ends_as_an_uninterrupted_one(tmp_path, kill, dropout, checkpoint):
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    options = {"dropout": dropout, "checkpoint": checkpoint}
+    expected, trace = train(whole, **options)
+    train(pieces, kill=kill, **options)
+    assert not (pieces / "committee.pt").exists()
+    particles, rest = train(pieces, **options)
+    for step, values in rest:
+        assert torch.equal(values, values_at(trace, step)), f"step {step}"
+    assert torch.equal(particles.values, expected.values)
+    assert record(pieces) == record(whole)
+    assert (pieces / "committee.pt").read_bytes() == (whole / "committee.pt").read_bytes()
+
+
+def test_a_training_cut_off_three_times_goes_on_where_it_was(tmp_path):
+    expected, _ = train(tmp_path / "whole", dropout=0.5)
+    train(tmp_path / "pieces", (Events.ITERATION_COMPLETED, 5), dropout=0.5)
+    _, second = train(tmp_path / "pieces", (Events.ITERATION_COMPLETED, 8), dropout=0.5)
+    _, third = train(tmp_path / "pieces", (Events.ITERATION_COMPLETED, 10), dropout=0.5)
+    particles, last = train(tmp_path / "pieces", dropout=0.5)
+    assert [[step for step, _ in trace] for trace in (second, third, last)] == [[4, 5, 6, 7, 8], [7, 8, 9, 10], [10]]
+    assert torch.equal(particles.values, expected.values)
+
+
+def test_dropout_draws_from_the_given_seed(tmp_path):
+    first, _ = train(tmp_path / "a", dropout=0.5, seed=1)
+    again, _ = train(tmp_path / "b", dropout=0.5, seed=1)
+    other, _ = train(tmp_path / "c", dropout=0.5, seed=2)
+    assert torch.equal(first.values, again.values)
+    assert not torch.equal(first.values, other.values)
+
+
+def test_the_best_committee_is_kept(tmp_path):
+    particles, trace = train(tmp_path)
+    assert torch.equal(committee(tmp_path), values_at(trace, 6))
+    assert torch.equal(particles.values, values_at(trace, 6))
+    assert record(tmp_path) == {
+        "step": 6,
+        "val_dice": 0.6,
+        "validations": [
+            {"step": step, "val_dice": value} for step, value in zip([3, 6, 9, 10], METRICS, strict=True)
+        ],
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["committee.pt", "training.json"]
+
+
+def test_the_last_committee_is_kept_on_demand(tmp_path):
+    _, trace = train(tmp_path, checkpoint="last")
+    assert torch.equal(committee(tmp_path), values_at(trace, 10))
+    assert record(tmp_path)["step"] == 10
+    assert record(tmp_path)["val_dice"] == 0.4
+
+
+def test_without_an_evaluator_the_last_is_kept(tmp_path):
+    _, trace = train(tmp_path, metrics=None)
+    assert torch.equal(committee(tmp_path), values_at(trace, 10))
+    assert record(tmp_path)["val_dice"] is None
+
+
+def test_of_equals_the_first_is_kept(tmp_path):
+    train(tmp_path, metrics=[0.2, 0.6, 0.6, 0.6])
+    assert record(tmp_path)["step"] == 6
+
+
+@pytest.mark.parametrize(
+    ("metrics", "step", "value"),
+    [
+        ([0.2, 0.6, math.nan, 0.5], 6, 0.6),
+        ([0.2, 0.6, math.inf, 0.5], 6, 0.6),
+        ([math.nan, 0.1, math.nan, math.nan], 6, 0.1),
+        ([math.nan] * 4, 10, None),
+    ],
+)
+def test_a_validation_without_a_number_never_beats_one_with(tmp_path, metrics, step, value):
+    train(tmp_path, metrics=metrics)
+    content = record(tmp_path)
+    assert (content["step"], content["val_dice"]) == (step, value)
+    assert [v["val_dice"] for v in content["validations"]] == [m if math.isfinite(m) else None for m in metrics]
+
+
+def test_the_result_is_there_only_when_the_training_is_complete(tmp_path):
+    train(tmp_path, (Events.EPOCH_COMPLETED, 4))
+    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
+
+
+def test_the_progress_holds_tensors_and_plain_values(tmp_path):
+    train(tmp_path, (Events.EPOCH_COMPLETED, 2))
+    assert torch.load(tmp_path / "training.pt", weights_only=True)["iteration"] == 6
+
+
+def test_progress_of_another_key_is_not_continued(tmp_path, caplog):
+    train(tmp_path, (Events.EPOCH_COMPLETED, 2), key={"learning_rate": 0.1})
+    with caplog.at_level(logging.WARNING):
+        particles, trace = train(tmp_path, key={"learning_rate": 0.2})
+    assert "training.pt is of other settings; the training begins anew" in caplog.text
+    assert [step for step, _ in trace] == list(range(1, STEPS + 1))
+    assert torch.equal(particles.values, train(tmp_path / "other")[0].values)
+
+
+def test_the_order_of_a_keys_words_does_not_matter(tmp_path):
+    train(tmp_path, (Events.EPOCH_COMPLETED, 2), key={"a": 1, "b": 2})
+    assert train(tmp_path, key={"b": 2, "a": 1})[1][0][0] == 7
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def garbage(path):
+    path.write_bytes(b"." + b"garbage" * 30)
+
+
+def replaced_by(**changes):
+    def change(path):
+        saved = torch.load(path, weights_only=True)
+        for name, value in changes.items():
+            if value is None:
+                del saved[name]
+            else:
+                saved[name] = value
+        torch.save(saved, path)
+
+    return change
+
+
+def a_tensor(path):
+    torch.save(torch.zeros(3), path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated,
+        emptied,
+        garbage,
+        a_tensor,
+        replaced_by(values=torch.zeros(3, 7)),
+        replaced_by(values=torch.zeros(1)),
+        replaced_by(optimizer=None),
+        replaced_by(optimizer={"state": {}, "param_groups": []}),
+        replaced_by(random=torch.zeros(3)),
+        replaced_by(best=None),
+        replaced_by(validations=None),
+        replaced_by(seconds=None),
+    ],
+    ids=lambda damage: damage.__name__,
+)
+def test_damaged_progress_begins_anew_with_a_warning(tmp_path, caplog, damage):
+    expected, _ = train(tmp_path / "whole", dropout=0.5)
+    folder = tmp_path / "damaged"
+    train(folder, (Events.EPOCH_COMPLETED, 2), dropout=0.5)
+    damage(folder / "training.pt")
+    with caplog.at_level(logging.WARNING):
+        particles, trace = train(folder, dropout=0.5)
+    assert "training.pt is damaged" in caplog.text
+    assert "begins anew" in caplog.text
+    assert [step for step, _ in trace] == list(range(1, STEPS + 1))
+    assert torch.equal(particles.values, expected.values)
+    assert record(folder) == record(tmp_path / "whole")
+
+
+def test_a_warm_start_begins_with_the_given_committee(tmp_path):
+    start = Particles(lambda: network(0.0), 2, seed=77)
+    file = save_committee(tmp_path / "start.pt", start)
+    particles, _ = train(tmp_path / "warm", initial=file)
+    same, _ = train(tmp_path / "cold", initialisation=77)
+    assert torch.equal(particles.values, same.values)
+
+
+def test_a_continued_warm_start_does_not_begin_again(tmp_path):
+    file = save_committee(tmp_path / "start.pt", Particles(lambda: network(0.0), 2, seed=77))
+    whole, _ = train(tmp_path / "whole", initial=file)
+    train(tmp_path / "pieces", (Events.EPOCH_COMPLETED, 2), initial=file)
+    particles, trace = train(tmp_path / "pieces", initial=file)
+    assert trace[0][0] == 7
+    assert torch.equal(particles.values, whole.values)
+
+
+def test_a_missing_warm_start_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"none\.pt does not exist"):
+        train(tmp_path, initial=tmp_path / "none.pt")
+
+
+def test_an_unknown_checkpoint_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="checkpoint: 'newest' is not one of best, last"):
+        train(tmp_path, checkpoint="newest")

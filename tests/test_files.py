@@ -1,0 +1,207 @@
+"""A reader sees the old file or the whole new one; numbers and words read back as they were."""
+
+import json
+import math
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from svgd_monai.errors import RunFolderError
+from svgd_monai.files import (
+    TEMPORARY_SUFFIX,
+    read_csv,
+    read_json,
+    reason,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_text,
+    write_torch,
+)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_content_is_written_and_its_folders_made(tmp_path):
+    path = tmp_path / "a" / "b" / "file.bin"
+    assert write_bytes(str(path), b"\x00\xff\r\n") == path
+    assert path.read_bytes() == b"\x00\xff\r\n"
+    assert names(path.parent) == ["file.bin"]
+
+
+def test_an_old_file_is_replaced(tmp_path):
+    path = tmp_path / "file"
+    write_bytes(path, b"old and longer")
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace", "write"])
+def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch, step):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    if step == "fsync":
+        monkeypatch.setattr(os, "fsync", fail)
+    elif step == "replace":
+        monkeypatch.setattr(Path, "replace", fail)
+        monkeypatch.setattr(os, "replace", fail)
+        monkeypatch.setattr(os, "rename", fail)
+    content = b"new" if step != "write" else "not bytes"
+    with pytest.raises(TypeError if step == "write" else OSError):
+        write_bytes(path, content)
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_the_content_reaches_the_disk_before_its_name_and_the_folder_after(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    acts = []
+    fsync, replace = os.fsync, Path.replace
+
+    def spy_fsync(descriptor):
+        target = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        acts.append(("fsync", "folder" if target.is_dir() else "file", target.stat().st_size if target.is_file() else 0))
+        fsync(descriptor)
+
+    def spy_replace(self, target):
+        assert path.read_bytes() == b"old"
+        assert self.parent == path.parent  # a rename across file systems would be no rename
+        assert self.name.endswith(TEMPORARY_SUFFIX)
+        acts.append(("replace", self.read_bytes()))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(Path, "replace", spy_replace)
+    write_bytes(path, b"whole content")
+    assert acts == [("fsync", "file", 13), ("replace", b"whole content"), ("fsync", "folder", 0)]
+
+
+def test_text_is_utf_8_with_the_line_ends_given(tmp_path):
+    path = write_text(tmp_path / "file", "Größe\nφ\r\n")
+    assert path.read_bytes() == "Größe\nφ\r\n".encode()
+
+
+def test_json_reads_back(tmp_path):
+    content = {"name": "Müller, ∇φ", "numbers": [1, 0.1, None, True], "nested": {"a": []}}
+    path = write_json(tmp_path / "file.json", content)
+    assert read_json(path) == content
+    assert path.read_text(encoding="utf-8").endswith("}\n")
+    assert "∇φ" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_refuses_what_it_does_not_know_and_keeps_the_old_file(tmp_path, value):
+    path = write_json(tmp_path / "file.json", {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"a": [value]})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert names(tmp_path) == ["file.json"]
+
+
+def test_floats_read_back_from_a_csv_exactly(tmp_path):
+    generator = random.Random(0)
+    values = [generator.uniform(-1, 1) * 10 ** generator.randint(-300, 300) for _ in range(500)]
+    values += [0.1 + 0.2, 1 / 3, 5e-324, 1.7976931348623157e308, 1e16, -0.0]
+    path = write_csv(tmp_path / "file.csv", ["value"], [{"value": value} for value in values])
+    assert [float(row["value"]) for row in read_csv(path)] == values
+
+
+def test_numpy_floats_read_back_exactly(tmp_path):
+    import numpy as np
+
+    path = write_csv(tmp_path / "file.csv", ["value"], [{"value": np.float64(1) / 3}])
+    assert path.read_text() == "value\n0.3333333333333333\n"
+
+
+def test_cells_are_written_as_people_read_them(tmp_path):
+    rows = [{"a": True, "b": False, "c": None, "d": 3, "e": "text"}]
+    path = write_csv(tmp_path / "file.csv", ["a", "b", "c", "d", "e"], rows)
+    assert path.read_bytes() == b"a,b,c,d,e\ntrue,false,,3,text\n"
+
+
+def test_commas_quotes_and_line_ends_survive(tmp_path):
+    values = ["a,b", 'say "no"', "two\nlines", " space ", "", "∇"]
+    path = write_csv(tmp_path / "file.csv", ["x", "y"], [{"x": value, "y": 1} for value in values])
+    assert [row["x"] for row in read_csv(path)] == values
+
+
+def test_a_csv_without_rows_keeps_its_header(tmp_path):
+    path = write_csv(tmp_path / "file.csv", ["a", "b"], [])
+    assert path.read_text() == "a,b\n"
+    assert read_csv(path) == []
+
+
+def test_a_column_that_nobody_announced_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="typo"):
+        write_csv(tmp_path / "file.csv", ["a"], [{"a": 1, "typo": 2}])
+    assert names(tmp_path) == []
+
+
+def test_tensors_read_back_without_pickled_objects(tmp_path):
+    content = {"values": torch.arange(6.0).reshape(2, 3), "name": "x", "steps": [1, 2], "none": None}
+    path = write_torch(tmp_path / "file.pt", content)
+    loaded = torch.load(path, weights_only=True)
+    assert torch.equal(loaded.pop("values"), content.pop("values"))
+    assert loaded == content
+
+
+def complaint(read, path):
+    with pytest.raises(RunFolderError) as caught:
+        read(path)
+    sentence = str(caught.value)
+    assert sentence.startswith(str(path))
+    assert sentence.endswith(".")
+    assert len(sentence.splitlines()) == 1
+    return sentence
+
+
+@pytest.mark.parametrize("read", [read_json, read_csv])
+def test_a_missing_file_is_named(tmp_path, read):
+    assert "FileNotFoundError" in complaint(read, tmp_path / "none")
+
+
+@pytest.mark.parametrize("read", [read_json, read_csv])
+def test_a_folder_is_named(tmp_path, read):
+    complaint(read, tmp_path)
+
+
+@pytest.mark.parametrize("read", [read_json, read_csv])
+def test_a_file_that_is_not_utf_8_is_named(tmp_path, read):
+    path = tmp_path / "file"
+    path.write_bytes(b'a,b\n"\xff\xfe"\n')
+    complaint(read, path)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"a": 1,}', "a,b\n1,2\n"])
+def test_a_file_that_is_not_json_is_named(tmp_path, content):
+    path = tmp_path / "file.json"
+    path.write_text(content)
+    assert "cannot be read as JSON" in complaint(read_json, path)
+
+
+@pytest.mark.parametrize(("content", "line"), [("a,b\n1,2\n3\n", 3), ("a,b\n1,2,3\n", 2)])
+def test_a_row_of_another_length_is_named(tmp_path, content, line):
+    path = tmp_path / "file.csv"
+    path.write_text(content)
+    assert f"line {line}" in complaint(read_csv, path)
+
+
+def test_an_open_quote_is_named(tmp_path):
+    path = tmp_path / "file.csv"
+    path.write_text('a,b\n1,"2\n')
+    assert "cannot be read as CSV" in complaint(read_csv, path)
+
+
+def test_a_reason_is_one_line():
+    assert reason(ValueError("two\n  lines")) == "ValueError: two lines"
+    assert reason(KeyError()) == "KeyError"
