@@ -142,12 +142,13 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 def _highest_matmul_precision() -> Callable[[], None]:
     """Switch to whole single precision; returns what switches back."""
-    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # before torch 2.9
+    backends: Any = torch.backends
+    if not hasattr(backends.cuda.matmul, "fp32_precision"):  # before torch 2.9
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
         return lambda: torch.set_float32_matmul_precision(before)
     # torch refuses to read the older switches once the newer are set; these follow both.
-    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    switches = (backends.cuda.matmul, backends.mkldnn.matmul)
     found = [switch.fp32_precision for switch in switches]
 
     def set_all(values: list[str]) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer, default_prepare_batch
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 
 from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.posterior import Balance, PosteriorStep
+from svgd_monai.errors import SettingsError
 
 
 class CommitteeTrainer(SupervisedTrainer):
@@ -30,6 +32,10 @@ class CommitteeTrainer(SupervisedTrainer):
     The members run one after the other, each backward landing in its row of ``network.values.grad``: the memory of one
     network's activations. At ``IterationEvents.BACKWARD_COMPLETED`` the rows hold the gradients of the members' losses;
     then ``step`` turns them into −φ and the optimiser moves the particles.
+
+    Where ``torch.distributed`` is initialised, the particles are shared out: each process runs the members that fall to
+    it, on the same batch, the gradients' rows are exchanged, and every process takes the same step. A network without
+    dropout ends with the same particles as in one process.
 
     Args:
         device: where to run.
@@ -111,15 +117,23 @@ class CommitteeTrainer(SupervisedTrainer):
 
     def _gradients(self, network: Particles, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Every member's loss (M,), gradients left in ``network.values.grad``; and the mean probability (B, C, ...)."""
-        losses, mean = [], None
-        for index in range(network.num_particles):
+        count = network.num_particles
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if ranks > count:
+            raise SettingsError(f"num_particles: {count} particles cannot be shared out over {ranks} processes.")
+        losses, mean = torch.zeros(count, device=inputs.device), None
+        for index in range(rank, count, ranks):
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bfloat16):
                 logits = self.inferer(inputs, partial(network.member, index))
             loss = self.loss_function(logits, targets).mean()
             loss.backward()
-            losses.append(loss.detach())
+            losses[index] = loss.detach()
             with torch.no_grad():
-                probability = torch.softmax(logits.detach().float(), dim=1) / network.num_particles
+                probability = torch.softmax(logits.detach().float(), dim=1) / count
                 mean = probability if mean is None else mean.add_(probability)
-        assert mean is not None  # M >= 1
-        return torch.stack(losses), mean
+        assert mean is not None  # every process has a particle
+        if ranks > 1:
+            # Rows of other processes' particles are 0 here: the sum puts the rows together, exactly.
+            for tensor in (network.values.grad, losses, mean):
+                dist.all_reduce(tensor)
+        return losses, mean

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
+import logging
 import math
 import os
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import Compose
+from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
+from svgd_monai.files import write_torch
 from svgd_monai.seeding import derive_seed
+
+logger = logging.getLogger(__name__)
 
 #: Bytes of preprocessed volumes that one data set keeps in memory beside its disk cache.
 MEMORY_BYTES = 4 << 30
@@ -65,6 +73,24 @@ class VolumeDataset(PersistentDataset):
             # 32 bits are what numpy's legacy RandomState, on which MONAI's transforms rest, takes.
             self.transform.set_random_state(seed=derive_seed(self.seed, draw) % (1 << 32))
         return self._post_transform(copy.deepcopy(self._preprocessed(item)))
+
+    def _cachecheck(self, item_transformed: Mapping[str, Any]) -> Any:
+        """The preprocessed item, from the disk cache or into it.
+
+        In place of MONAI's, whose file a kill can leave in part, and which then refuses to start again.
+        """
+        if self.cache_dir is None:
+            return self._pre_transform(item_transformed)
+        file = self.cache_dir / f"{_content_hash(item_transformed).decode()}{self.transform_hash}.pt"
+        if file.is_file():
+            try:
+                return torch.load(file, weights_only=True)
+            except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
+                logger.warning("%s is damaged (%s); the volume is read anew", file, type(error).__name__)
+        volume = self._pre_transform(item_transformed)
+        with contextlib.suppress(PermissionError):  # a cache that may only be read
+            write_torch(file, convert_to_tensor(volume, convert_numeric=False, track_meta=False))
+        return volume
 
     def _preprocessed(self, item: int) -> Any:
         if item not in self._memory:

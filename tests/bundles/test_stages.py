@@ -1,0 +1,116 @@
+"""Each configuration by itself, through the command line: train, convert, evaluate, acquire, segment."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from command import TINY, words
+from runs import run
+
+from svgd_monai.committee.convert import main as convert
+from svgd_monai.data import read_dataset
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def stage(bundle, name, dataset, output, **keys):
+    known = (bundle / f"configs/{name}.yaml").read_text()
+    tiny = {k: v for k, v in TINY.items() if f"\n{k}:" in known}
+    result = run(words(bundle / f"configs/{name}.yaml", dataset_dir=dataset, output_dir=output, **{**tiny, **keys}))
+    assert result.code == 0, result.last_line
+    return result
+
+
+@pytest.fixture(scope="module")
+def trained(bundle, phantom_mr, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    stage(bundle, "train", phantom_mr, folder, steps_per_round=6, validations_per_round=2)
+    convert([str(folder / "committee.pt"), str(folder / "model.pt")])
+    return folder
+
+
+def test_training_leaves_a_committee_and_its_record(trained):
+    record = json.loads((trained / "training.json").read_text())
+    assert [v["step"] for v in record["validations"]] == [3, 6]
+    assert record["val_dice"] == max(v["val_dice"] for v in record["validations"])
+    assert (trained / "committee.pt").is_file()
+    assert not (trained / "training.pt").exists()
+
+
+def test_a_converted_committee_measures_the_same_as_the_runs_own(bundle, phantom_mr, trained, tmp_path):
+    texts = []
+    for name in ("committee.pt", "model.pt"):
+        keys = {"committee_file": trained / name, "surface_distances": "true"}
+        stage(bundle, "evaluate", phantom_mr, tmp_path / name, **keys)
+        texts.append([(tmp_path / name / file).read_text() for file in ("metrics.json", "cases.csv")])
+    assert texts[0] == texts[1]
+    metrics = json.loads(texts[0][0])
+    assert metrics["validation"]["dice_grid"] == pytest.approx(
+        json.loads((trained / "training.json").read_text())["val_dice"], abs=1e-6
+    )
+    table = rows(tmp_path / "model.pt/cases.csv")
+    assert sorted(row["role"] for row in table) == ["test", "test", "validation", "validation"]
+    assert all(float(row["dice"]) >= 0 for row in table)
+
+
+def test_acquisition_ranks_the_pool_and_chooses(bundle, phantom_mr, trained, tmp_path):
+    stage(bundle, "acquire", phantom_mr, tmp_path, committee_file=trained / "model.pt", queries_per_round=3)
+    queries = json.loads((tmp_path / "queries.json").read_text())
+    assert len(queries) == len(set(queries)) == 3
+    # 20 cases less 2 + 2 held out are the pool, 3 of them labelled.
+    assert len(rows(tmp_path / "scores.csv")) == 16
+    assert len(rows(tmp_path / "ranking.csv")) == 13
+
+
+@pytest.mark.parametrize("strategy", ["random", "random_foreground", "entropy", "bald", "variance", "jensen_shannon"])
+def test_every_strategy_runs_by_its_name(bundle, phantom_mr, trained, tmp_path, strategy):
+    stage(bundle, "acquire", phantom_mr, tmp_path, committee_file=trained / "model.pt", acquisition=strategy)
+    assert len(json.loads((tmp_path / "queries.json").read_text())) == 1
+
+
+def test_inference_writes_in_the_images_own_geometry(bundle, phantom_mr, trained, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    items = list(read_dataset(phantom_mr).items.values())[:2]
+    # One of the two turned and tilted, as scanners give them.
+    source = nib.load(items[1]["image"])
+    tilt = np.eye(4)
+    tilt[:3, :3] = [[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]]
+    turned = nib.Nifti1Image(np.asarray(source.dataobj), tilt @ np.diag([-1, 1, 1, 1]) @ source.affine)
+    nib.save(turned, images / "turned.nii.gz")
+    nib.save(nib.load(items[0]["image"]), images / "plain.nii.gz")
+    stage(bundle, "inference", images, tmp_path / "out", committee_file=trained / "model.pt")
+    for name in ("plain", "turned"):
+        image = nib.load(images / f"{name}.nii.gz")
+        mask = nib.load(tmp_path / f"out/{name}_seg.nii.gz")
+        uncertainty = nib.load(tmp_path / f"out/{name}_uncertainty.nii.gz")
+        for result in (mask, uncertainty):
+            assert result.shape == image.shape
+            np.testing.assert_allclose(result.affine, image.affine, atol=1e-4)
+        assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2}
+        values = uncertainty.get_fdata()
+        assert values.min() >= 0
+        assert 0 < values.max() <= np.log(3) + 1e-3
+
+
+def test_a_missing_committee_fails_when_it_runs_not_when_it_is_built(bundle, phantom_mr, tmp_path):
+    from monai.bundle import ConfigWorkflow
+
+    keys = {
+        "dataset_dir": str(phantom_mr),
+        "output_dir": str(tmp_path),
+        "committee_file": "nowhere.pt",
+        "device": "cpu",
+    }
+    workflow = ConfigWorkflow(
+        config_file=str(bundle / "configs/inference.yaml"), workflow_type="infer", logging_file=False, **keys
+    )
+    workflow.initialize()
+    assert workflow.evaluator is not None
+    with pytest.raises(SystemExit, match=r"nowhere\.pt"):
+        workflow.run()

@@ -1,0 +1,308 @@
+"""Volumes are read once for their content; a batch depends on the seed and its step alone."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader
+from monai.transforms import Compose, MapTransform, RandGaussianNoised, RandSpatialCropd, ScaleIntensityd
+
+from svgd_monai.data import StepSampler, VolumeDataset, epoch_length, epochs, preprocessing
+from svgd_monai.data import dataset as module
+
+READS = []
+
+
+class Read(MapTransform):
+    """Reads a .npy file and notes it."""
+
+    def __init__(self, factor=1.0):
+        super().__init__(("image", "label"), allow_missing_keys=True)
+        self.factor = factor
+
+    def __call__(self, data):
+        READS.append(data["case"])
+        return dict(data) | {key: torch.as_tensor(np.load(data[key])) * self.factor for key in self.key_iterator(data)}
+
+
+@pytest.fixture(autouse=True)
+def no_reads():
+    READS.clear()
+
+
+def items(folder, number=3, fingerprints=True):
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for n in range(number):
+        item = {"case": f"case_{n}", "image": str(folder / f"image_{n}.npy"), "label": str(folder / f"label_{n}.npy")}
+        np.save(item["image"], np.random.default_rng(n).normal(size=(1, 6, 6, 6)).astype(np.float32))
+        np.save(item["label"], np.full((1, 6, 6, 6), n, np.uint8))
+        made.append(item | ({"fingerprint": f"hash {n}"} if fingerprints else {}))
+    return made
+
+
+def random_transforms(factor=1.0):
+    return Compose(
+        [Read(factor), RandSpatialCropd(["image", "label"], (3, 3, 3), random_size=False),
+         RandGaussianNoised("image", prob=0.5, std=1.0)]
+    )  # fmt: skip
+
+
+def plain(factor=1.0):
+    return Compose([Read(factor)])
+
+
+def test_an_item_holds_what_its_files_hold(tmp_path):
+    data = items(tmp_path)
+    dataset = VolumeDataset(data, plain(), None)
+    assert len(dataset) == 3
+    assert torch.equal(dataset[1]["image"], torch.as_tensor(np.load(data[1]["image"])))
+    assert (dataset[2]["label"] == 2).all()
+    assert dataset[2]["case"] == "case_2"
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_a_file_is_read_once(tmp_path, on_disk):
+    dataset = VolumeDataset(items(tmp_path), random_transforms(), tmp_path / "cache" if on_disk else None)
+    for index in (0, 1, 0, 3, 6, 1):
+        dataset[index]
+    assert Counter(READS) == {"case_0": 1, "case_1": 1}
+
+
+def test_a_new_data_set_reads_the_disk_cache(tmp_path):
+    data = items(tmp_path)
+    first = VolumeDataset(data, plain(), tmp_path / "cache")[1]
+    READS.clear()
+    second = VolumeDataset(data, plain(), tmp_path / "cache")[1]
+    assert READS == []
+    assert torch.equal(first["image"], second["image"])
+    assert first["case"] == second["case"]
+
+
+def test_moved_files_of_the_same_content_are_not_read_again(tmp_path):
+    VolumeDataset(items(tmp_path / "old"), plain(), tmp_path / "cache")[1]
+    READS.clear()
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    moved = items(tmp_path / "new")
+    dataset = VolumeDataset(moved, plain(), tmp_path / "cache")
+    assert torch.equal(dataset[1]["image"], torch.as_tensor(np.load(moved[1]["image"])))
+    assert READS == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda item: item | {"fingerprint": "other"},
+        lambda item: item | {"case": "other"},
+        lambda item: {key: value for key, value in item.items() if key != "label"},
+    ],
+    ids=["fingerprint", "case", "label withdrawn"],
+)
+def test_another_content_is_read(tmp_path, change):
+    data = items(tmp_path)
+    VolumeDataset(data, plain(), tmp_path / "cache")[0]
+    READS.clear()
+    item = VolumeDataset([change(data[0])], plain(), tmp_path / "cache")[0]
+    assert len(READS) == 1
+    assert ("label" in item) == ("label" in change(data[0]))
+
+
+def test_another_preprocessing_is_computed(tmp_path):
+    data = items(tmp_path)
+    first = VolumeDataset(data, plain(), tmp_path / "cache")[0]
+    second = VolumeDataset(data, plain(2.0), tmp_path / "cache")[0]
+    torch.testing.assert_close(second["image"], 2 * first["image"])
+
+
+def test_without_a_fingerprint_a_files_time_stands_for_its_content(tmp_path):
+    data = items(tmp_path, fingerprints=False)
+    VolumeDataset(data, plain(), tmp_path / "cache")[0]
+    assert VolumeDataset(data, plain(), tmp_path / "cache")[0] is not None
+    assert len(READS) == 1
+    os.utime(data[0]["image"], ns=(1, 1))
+    VolumeDataset(data, plain(), tmp_path / "cache")[0]
+    assert len(READS) == 2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.95])
+def test_a_damaged_cache_file_is_made_again(tmp_path, share):
+    data = items(tmp_path)
+    expected = VolumeDataset(data, plain(), tmp_path / "cache")[0]
+    (file,) = (tmp_path / "cache").iterdir()
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    READS.clear()
+    again = VolumeDataset(data, plain(), tmp_path / "cache")[0]
+    assert READS == ["case_0"]
+    assert torch.equal(again["image"], expected["image"])
+    assert torch.equal(VolumeDataset(data, plain(), tmp_path / "cache")[0]["image"], expected["image"])
+    assert READS == ["case_0"]
+
+
+def test_a_write_of_the_cache_that_fails_leaves_no_part_of_a_file(tmp_path, monkeypatch):
+    dataset = VolumeDataset(items(tmp_path), plain(), tmp_path / "cache")
+
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        dataset[0]
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_changes_to_an_item_do_not_reach_the_cache(tmp_path):
+    dataset = VolumeDataset(items(tmp_path), plain(), tmp_path / "cache")
+    expected = dataset[0]["image"].clone()
+    dataset[0]["image"].zero_()
+    assert torch.equal(dataset[0]["image"], expected)
+
+
+def test_memory_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MEMORY_BYTES", 6**3 * 8 * 2)  # two of the three
+    dataset = VolumeDataset(items(tmp_path), plain(), None)
+    for index in (0, 1, 2, 0, 1, 2):
+        dataset[index]
+    assert Counter(READS) == {"case_0": 1, "case_1": 1, "case_2": 2}
+
+
+def images(dataset, indices):
+    return {index: dataset[index]["image"].clone() for index in indices}
+
+
+def equal(one, other):
+    return all(torch.equal(one[index], other[index]) for index in one)
+
+
+def test_a_draw_depends_on_the_seed_and_its_number_alone(tmp_path):
+    data = items(tmp_path)
+    forwards = images(VolumeDataset(data, random_transforms(), None, seed=5), range(12))
+    backwards = images(VolumeDataset(data, random_transforms(), tmp_path / "cache", seed=5), reversed(range(12)))
+    alone = images(VolumeDataset(data, random_transforms(), tmp_path / "cache", seed=5), [7])
+    assert equal(forwards, backwards)
+    assert torch.equal(alone[7], forwards[7])
+    assert not equal(forwards, images(VolumeDataset(data, random_transforms(), None, seed=6), range(12)))
+
+
+def test_the_draws_of_an_item_differ(tmp_path):
+    dataset = VolumeDataset(items(tmp_path, 1), random_transforms(), None)
+    drawn_images = {tuple(image.flatten().tolist()) for image in images(dataset, range(60)).values()}
+    # About half of the draws have no noise; those share 4 x 4 x 4 windows.
+    assert len(drawn_images) > 45
+
+
+def test_the_global_streams_do_not_matter_and_are_left_alone(tmp_path):
+    dataset = VolumeDataset(items(tmp_path), random_transforms(), None, seed=5)
+    np.random.seed(1)  # which transforms could draw from
+    torch.manual_seed(1)
+    first = images(dataset, range(6))
+    assert np.random.get_state()[1].tolist() == np.random.RandomState(1).get_state()[1].tolist()
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(1)))
+    assert equal(first, images(dataset, range(6)))
+
+
+def loaded(dataset, workers, steps=6, start=0):
+    sampler = StepSampler(len(dataset), 2, steps, seed=3)
+    sampler.start = start
+    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers)
+    return [(batch["case"], batch["image"]) for batch in loader]
+
+
+def test_batches_are_the_same_for_any_number_of_workers_and_after_a_restart(tmp_path):
+    data = items(tmp_path)
+    alone = loaded(VolumeDataset(data, random_transforms(), tmp_path / "cache", seed=5), 0)
+    shared = loaded(VolumeDataset(data, random_transforms(), tmp_path / "cache", seed=5), 2)
+    resumed = loaded(VolumeDataset(data, random_transforms(), None, seed=5), 0, start=4)
+    assert len(alone) == 6
+    for one, other in [*zip(alone, shared, strict=True), *zip(alone[4:], resumed, strict=True)]:
+        assert one[0] == other[0]
+        assert torch.equal(one[1], other[1])
+
+
+def hash_of_the_preprocessing():
+    steps = preprocessing(ScaleIntensityd("image"), (1.0, 1.0, 2.0))
+    return VolumeDataset([{"case": "a", "image": "a.nii"}], steps, None).transform_hash
+
+
+def test_the_hash_of_a_preprocessing_is_the_same_in_every_process():
+    """The keeper asks for it before it continues a training."""
+    script = "import test_dataset; print(test_dataset.hash_of_the_preprocessing())"
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__)])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == hash_of_the_preprocessing()
+
+
+# StepSampler
+
+
+def drawn(size, batch_size, steps, seed=0, start=0):
+    sampler = StepSampler(size, batch_size, steps, seed)
+    sampler.start = start
+    return list(sampler)
+
+
+@pytest.mark.parametrize(("size", "batch_size", "steps"), [(7, 3, 20), (3, 8, 9), (1, 4, 5), (8, 8, 4), (5, 1, 11)])
+def test_every_permutation_covers_all_items_once(size, batch_size, steps):
+    batches = drawn(size, batch_size, steps)
+    assert [len(batch) for batch in batches] == [batch_size] * steps
+    draws = [index for batch in batches for index in batch]
+    assert [index // size for index in draws] == list(range(batch_size * steps))  # the draw's number
+    chosen = [index % size for index in draws]
+    for begin in range(0, len(chosen) - size + 1, size):
+        assert sorted(chosen[begin : begin + size]) == list(range(size))
+
+
+def test_a_case_drawn_twice_stands_in_every_permutation_twice(tmp_path):
+    data = items(tmp_path)
+    dataset = VolumeDataset([data[0], data[1], data[2], data[1]], plain(), None)
+    cases = [dataset[index]["case"] for batch in drawn(4, 2, 6) for index in batch]
+    for begin in (0, 4, 8):
+        assert Counter(cases[begin : begin + 4]) == {"case_0": 1, "case_1": 2, "case_2": 1}
+
+
+def test_permutations_differ_from_one_another_and_by_seed():
+    orders = [[index % 9 for index in batch] for batch in drawn(9, 9, 6)]
+    assert len({tuple(order) for order in orders}) == 6
+    assert drawn(9, 9, 6) == drawn(9, 9, 6)
+    assert drawn(9, 9, 6) != drawn(9, 9, 6, seed=1)
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 11, 12])
+def test_a_start_passes_over_exactly_its_steps(start):
+    sampler = StepSampler(5, 3, 12)
+    whole = list(sampler)
+    sampler.start = start
+    assert list(sampler) == whole[start:]
+    assert len(sampler) == 12 - start
+
+
+def test_more_steps_begin_like_fewer():
+    assert drawn(5, 3, 20)[:7] == drawn(5, 3, 7)
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(0, 1), (1, 0), (-1, 2)])
+def test_nothing_can_be_drawn_from_nothing(size, batch_size):
+    with pytest.raises(ValueError, match="cannot be drawn"):
+        StepSampler(size, batch_size, 5)
+
+
+# epochs between validations
+
+
+def test_epochs_hold_all_steps_and_no_epoch_is_empty():
+    for steps in range(1, 120):
+        for validations in range(1, 30):
+            length, count = epoch_length(steps, validations), epochs(steps, validations)
+            assert (count - 1) * length < steps <= count * length
+            assert 1 <= count <= validations
+            assert length == 1 or (length - 1) * min(validations, steps) < steps  # the least such length
+
+
+@pytest.mark.parametrize(("steps", "validations", "length", "count"), [(1500, 5, 300, 5), (10, 4, 3, 4), (3, 5, 1, 3)])
+def test_worked_numbers_of_epochs(steps, validations, length, count):
+    assert (epoch_length(steps, validations), epochs(steps, validations)) == (length, count)
