@@ -70,7 +70,9 @@ def test_the_content_reaches_the_disk_before_its_name_and_the_folder_after(tmp_p
 
     def spy_fsync(descriptor):
         target = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        acts.append(("fsync", "folder" if target.is_dir() else "file", target.stat().st_size if target.is_file() else 0))
+        acts.append(
+            ("fsync", "folder" if target.is_dir() else "file", target.stat().st_size if target.is_file() else 0)
+        )
         fsync(descriptor)
 
     def spy_replace(self, target):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from svgd_monai.committee.mean import CommitteeMean
 from svgd_monai.committee.particles import Particles
 from svgd_monai.errors import CheckpointError
-from svgd_monai.files import reason, write_torch
+from svgd_monai.files import write_torch
 
 FORMAT = 1
 #: What ``torch.load(..., weights_only=True)`` raises on a file that is none or is damaged, depending on the bytes.
@@ -97,7 +97,7 @@ def _read(path: str | os.PathLike[str]) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS as error:
-        raise CheckpointError(f"{path} is not a committee file or is damaged ({reason(error)[:200]}).") from error
+        raise CheckpointError(f"{path} is not a committee file or is damaged.") from error
 
 
 def _state_dict(content: Any, path: str | os.PathLike[str]) -> dict[str, Tensor]:

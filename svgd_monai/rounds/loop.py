@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from svgd_monai.acquisition.handler import COLUMNS, QUERIES_FILE, RANKING_COLUMNS, SCORES_FILE
 from svgd_monai.committee.keeper import COMMITTEE_FILE
-from svgd_monai.data import TaskData, load_task, read_dataset, resolve_split, round_datalist, write_datalist
+from svgd_monai.data import MSDDataset, TaskData, load_task, read_dataset, resolve_split, round_datalist, write_datalist
 from svgd_monai.data.download import ensure_dataset
 from svgd_monai.errors import RunFolderError
 from svgd_monai.evaluation.handler import METRICS_FILE
@@ -21,7 +21,7 @@ from svgd_monai.rounds.curve import TIMES_FILE, curve_columns, curve_row
 from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound, Hook
 from svgd_monai.rounds.ledger import Ledger
 from svgd_monai.rounds.lock import run_lock
-from svgd_monai.rounds.oracle import DatasetOracle
+from svgd_monai.rounds.oracle import DatasetOracle, Oracle
 from svgd_monai.rounds.prepare import prepare_volumes
 from svgd_monai.rounds.run_folder import RunFolder, run_record
 from svgd_monai.rounds.stages import Stages
@@ -45,6 +45,7 @@ class ActiveLearning:
         stages: configuration file of ``train``, ``evaluate`` and ``acquire``.
         hooks: called around the rounds, in their order.
         data_lists: folder in which names of split files are looked up.
+        oracle: gives, for the data set, the source of labels.
 
     Attributes:
         folder: the run's folder.
@@ -60,11 +61,13 @@ class ActiveLearning:
         components: Mapping[str, Any] | None = None,
         hooks: Sequence[Hook] = (),
         data_lists: str | os.PathLike[str] | None = None,
+        oracle: Callable[[MSDDataset], Oracle] = DatasetOracle,
     ) -> None:
         self.settings = dict(settings)
         self.components = dict(components or {})
         self.hooks = list(hooks)
         self.data_lists = data_lists
+        self.oracle = oracle
         self.folder = RunFolder(settings["output_dir"])
         self.stages = Stages(stages, {**self.components, **self.settings})
         self.curve: list[dict[str, Any]] = []
@@ -112,7 +115,7 @@ class ActiveLearning:
 
     def _rounds(self, task: TaskData) -> None:
         first = self._first_incomplete()
-        oracle = DatasetOracle(task.dataset)
+        oracle = self.oracle(task.dataset)
         classes = [name for value, name in task.dataset.classes.items() if value > 0]
         for number in range(self.rounds + 1):
             final = self._is_final(number)
@@ -125,11 +128,15 @@ class ActiveLearning:
                 chosen = self._queries(number)
                 if len(self.ledger.queries) == number:
                     self.ledger.record(chosen)
-                oracle.missing(chosen)
                 write_json(self.folder.ledger_file, self.ledger.as_dict())
             if number >= first - 1:  # the hooks of the last complete round may have been cut off
                 self._log_round(number)
                 self._call(AfterRound, "after_round", number)
+            missing = [] if final else oracle.missing(chosen)
+            if missing:
+                names = ", ".join(missing)
+                logger.info("Waiting for the labels of %s; the same command goes on when they are there.", names)
+                return
             if final:
                 self._call(AfterRun, "after_run")
                 self.folder.finish()

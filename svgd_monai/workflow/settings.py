@@ -161,6 +161,8 @@ def _scalar(name: str, value: Any, key: Key, kind: str) -> Any:
         return _boolean(name, value)
     if kind in ("int", "float"):
         return _number(name, value, key, kind)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # a folder may be called 2024
     if not isinstance(value, str) or not value:
         raise SettingsError(f"{name}: {value!r} is not a text.")
     if key.choices is not None:

@@ -123,9 +123,7 @@ def test_metadata_survives_to_the_prediction(committee):
     affine = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0], dtype=torch.float64))
     loader = DataLoader([{"image": MetaTensor(image()[0], affine=affine)}], batch_size=1)
     seen = []
-    evaluator = CommitteeEvaluator(
-        "cpu", loader, committee, inferer=SlidingWindowInferer((4, 4, 4), 2, 0.25)
-    )
+    evaluator = CommitteeEvaluator("cpu", loader, committee, inferer=SlidingWindowInferer((4, 4, 4), 2, 0.25))
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda e: seen.extend(e.state.output))
     evaluator.run()
     assert isinstance(seen[0]["pred"], MetaTensor)
@@ -140,9 +138,7 @@ def test_monais_metrics_and_postprocessing_attach(committee):
         [{"image": x, "label": truth}],
         committee,
         postprocessing=AsDiscreted(["pred", "label"], argmax=[True, False], to_onehot=3),
-        key_val_metric={
-            "val_dice": MeanDice(include_background=True, output_transform=from_engine(["pred", "label"]))
-        },
+        key_val_metric={"val_dice": MeanDice(include_background=True, output_transform=from_engine(["pred", "label"]))},
     )
     evaluator.run()
     assert evaluator.state.metrics["val_dice"] == pytest.approx(1.0)

@@ -72,9 +72,7 @@ def test_each_step_is_recorded_with_its_balance_and_losses():
         expected["loss/mean", 100 + step] = losses.double().mean().item()
     assert writer.scalars == {key: pytest.approx(value) for key, value in expected.items()}
     assert all(isinstance(value, float) for value in writer.scalars.values())
-    assert {name.removeprefix("committee/") for name, _ in writer.scalars if "committee/" in name} == {
-        *Balance._fields
-    }
+    assert {name.removeprefix("committee/") for name, _ in writer.scalars if "committee/" in name} == {*Balance._fields}
 
 
 def test_only_every_nth_step_is_recorded_on_demand():

@@ -27,7 +27,7 @@ STEPS, VALIDATIONS = 10, 4  # epochs of 3, 3, 3 and 1 steps
 METRICS = [0.2, 0.6, 0.5, 0.4]
 
 
-class Killed(Exception):
+class PowerError(Exception):
     """Stands for the power that goes."""
 
 
@@ -102,12 +102,12 @@ def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, **options):
     keeper.attach(trainer)
 
     def die(_):
-        raise Killed
+        raise PowerError
 
     if kill is not None:
         event, number = kill
         trainer.add_event_handler(event(once=number), die)
-        with pytest.raises(Killed):
+        with pytest.raises(PowerError):
             trainer.run()
     else:
         trainer.run()
@@ -176,9 +176,7 @@ def test_the_best_committee_is_kept(tmp_path):
     assert record(tmp_path) == {
         "step": 6,
         "val_dice": 0.6,
-        "validations": [
-            {"step": step, "val_dice": value} for step, value in zip([3, 6, 9, 10], METRICS, strict=True)
-        ],
+        "validations": [{"step": step, "val_dice": value} for step, value in zip([3, 6, 9, 10], METRICS, strict=True)],
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["committee.pt", "training.json"]
 

@@ -71,9 +71,9 @@ def loop_loss(probabilities, truth, include_background, squared_pred, batch, red
 def test_equals_a_loop_over_voxels(include_background, squared_pred, batch, reduction, absent):
     probabilities = logits().softmax(1)
     truth = one_hot(labels(), 3).double()
-    loss = LogDiceLoss(
-        include_background, squared_pred=squared_pred, reduction=reduction, batch=batch, absent=absent
-    )(probabilities, truth)
+    loss = LogDiceLoss(include_background, squared_pred=squared_pred, reduction=reduction, batch=batch, absent=absent)(
+        probabilities, truth
+    )
     expected = loop_loss(probabilities, truth, include_background, squared_pred, batch, reduction, absent)
     if reduction == "none":
         assert loss.shape == (1 if batch else 3, 3 if include_background else 2, 1, 1, 1)
@@ -172,7 +172,7 @@ def test_a_class_missed_entirely_pulls_with_a_finite_force(margin):
     assert x.grad.isfinite().all()
     assert x.grad.norm() < 2
     if margin == 10:
-        held = (target[0, 0] == 2)
+        held = target[0, 0] == 2
         assert (x.grad[0, 2][held] < 0).all()  # it wants the class where it is
 
 

@@ -1,4 +1,4 @@
-"""A committee as one parameter equals as many plain networks, survives what is done to modules, and says what it refuses."""
+"""A committee as one parameter equals as many plain networks, and survives what is done to modules."""
 
 import copy
 import pickle

@@ -64,9 +64,7 @@ def test_equals_the_double_loop(members, bandwidth, repulsion):
     particles, scores = drawn(members, 7)
     phi = svgd_direction(particles, scores, bandwidth, repulsion)
     assert phi.dtype == torch.float64
-    torch.testing.assert_close(
-        phi, loop_direction(particles, scores, bandwidth, repulsion), rtol=1e-12, atol=1e-13
-    )
+    torch.testing.assert_close(phi, loop_direction(particles, scores, bandwidth, repulsion), rtol=1e-12, atol=1e-13)
 
 
 def test_single_precision_equals_the_double_loop_of_the_same_numbers():

@@ -168,9 +168,7 @@ def test_a_weight_decay_is_refused(make):
         )
 
 
-@pytest.mark.parametrize(
-    ("steps", "ends"), [(10, [4, 8, 10]), (12, [4, 8, 12]), (9, [4, 8, 9]), (None, [4, 8, 12])]
-)
+@pytest.mark.parametrize(("steps", "ends"), [(10, [4, 8, 10]), (12, [4, 8, 12]), (9, [4, 8, 9]), (None, [4, 8, 12])])
 def test_the_last_epoch_is_cut_at_the_last_step_and_completes(steps, ends):
     trainer, completed, iterations = make_trainer(epochs=3, epoch_length=4, max_steps=steps), [], []
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda e: completed.append(e.state.iteration))
@@ -222,9 +220,7 @@ def test_monais_validation_handler_runs_the_evaluator_after_each_epoch():
     particles = Particles(Small(), 2)
     evaluator, seen = make_evaluator(particles), []
     evaluator.add_event_handler(Events.COMPLETED, lambda e: seen.append(e.state.output["pred"].clone()))
-    make_trainer(
-        particles=particles, epochs=3, epoch_length=4, train_handlers=[ValidationHandler(1, evaluator)]
-    ).run()
+    make_trainer(particles=particles, epochs=3, epoch_length=4, train_handlers=[ValidationHandler(1, evaluator)]).run()
     assert len(seen) == 3
     assert not torch.equal(seen[0], seen[2])
     assert particles.training

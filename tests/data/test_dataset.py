@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -232,7 +233,7 @@ def hash_of_the_preprocessing():
 def test_the_hash_of_a_preprocessing_is_the_same_in_every_process():
     """The keeper asks for it before it continues a training."""
     script = "import test_dataset; print(test_dataset.hash_of_the_preprocessing())"
-    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__)])}
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == hash_of_the_preprocessing()
 

@@ -1,6 +1,5 @@
 """From the keys of a configuration to checked items by role."""
 
-import json
 import shutil
 from collections import Counter
 
@@ -18,7 +17,7 @@ from svgd_monai.data.source import (
     round_datalist,
     stage_datalist,
 )
-from svgd_monai.data.splits import Split
+from svgd_monai.data.splits import Split, read_split, write_splits
 from svgd_monai.errors import DataError
 
 CASES = [f"phantom_mr_{n:03d}" for n in range(1, 11)]
@@ -168,14 +167,13 @@ def test_a_rounds_data_list_is_taken_as_it_is(root, cache, tmp_path, dataset):
     assert all("fingerprint" in item for item in [*datalist.training, *datalist.unlabeled])
 
 
-def test_a_split_is_found_by_its_name(root, cache, tmp_path):
-    content = {"seeds": {"0": SPLIT.as_dict()}}
-    from svgd_monai.data.splits import write_splits
-
-    write_splits(tmp_path / "mine.json", "phantom", {0: SPLIT})
-    assert json.loads((tmp_path / "mine.json").read_text()) != content or True
-    datalist = stage(root, cache, split_file="mine", data_lists=tmp_path)
-    assert cases(datalist.training) == list(SPLIT.initial)
+def test_a_split_is_found_by_its_name_and_decides_the_sizes(root, cache, tmp_path):
+    write_splits(tmp_path / "mine.json", "phantom", "drawn by a test", CASES, [0, 1], 4, 1, 3)
+    datalist = stage(root, cache, split_file="mine", data_lists=tmp_path, seed=1)
+    split = read_split(tmp_path / "mine.json", CASES, 1)
+    assert cases(datalist.training) == list(split.initial)
+    assert cases(datalist.test) == list(split.test)
+    assert [len(datalist.training), len(datalist.validation), len(datalist.test)] == [4, 1, 3]
 
 
 def test_labels_are_revealed_by_the_data_set_alone(root):

@@ -81,9 +81,12 @@ class TestEveryKey:
         refusal(name, value)
 
     @pytest.mark.parametrize("name", keys("str"))
-    @pytest.mark.parametrize("value", ["", 3, 2.5, True, ["a"], {"a": 1}])
+    @pytest.mark.parametrize("value", ["", 2.5, True, ["a"], {"a": 1}])
     def test_that_is_a_text_refuses_everything_else(self, name, value):
         refusal(name, value)
+
+    def test_that_is_a_path_may_look_like_a_number(self):
+        assert check_setting("output_dir", 2024) == "2024"
 
 
 class TestNumbers:
