@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import stat
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,9 @@ def test_the_content_reaches_the_disk_before_its_name_and_the_folder_after(tmp_p
     fsync, replace = os.fsync, Path.replace
 
     def spy_fsync(descriptor):
-        target = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        acts.append(
-            ("fsync", "folder" if target.is_dir() else "file", target.stat().st_size if target.is_file() else 0)
-        )
+        status = os.fstat(descriptor)
+        is_folder = stat.S_ISDIR(status.st_mode)
+        acts.append(("fsync", "folder") if is_folder else ("fsync", "file", status.st_size))
         fsync(descriptor)
 
     def spy_replace(self, target):
@@ -85,7 +85,7 @@ def test_the_content_reaches_the_disk_before_its_name_and_the_folder_after(tmp_p
     monkeypatch.setattr(os, "fsync", spy_fsync)
     monkeypatch.setattr(Path, "replace", spy_replace)
     write_bytes(path, b"whole content")
-    assert acts == [("fsync", "file", 13), ("replace", b"whole content"), ("fsync", "folder", 0)]
+    assert acts == [("fsync", "file", 13), ("replace", b"whole content"), ("fsync", "folder")]
 
 
 def test_text_is_utf_8_with_the_line_ends_given(tmp_path):

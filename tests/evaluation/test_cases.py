@@ -211,7 +211,7 @@ def test_the_calibration_is_that_of_the_working_grid():
 
 
 def test_dice_is_measured_in_both_geometries():
-    """The file has twice the resolution; a thin plate is lost on the working grid."""
+    """The file has twice the resolution."""
     truth = np.zeros((16, 16, 16), np.int64)
     truth[4:12, 4:12, 4:12] = 1
     working = truth[::2, ::2, ::2]
@@ -220,10 +220,6 @@ def test_dice_is_measured_in_both_geometries():
     result = measure_case(one_hot_statistics(working), affine, torch.as_tensor(working)[None], label)
     assert result.dice_grid[0] == 1.0
     assert 0.8 < result.dice[0] < 1.0
-    thin = truth.copy()
-    thin[:, :, 5:] = 0
-    result = measure_case(one_hot_statistics(thin[::2, ::2, ::2]), affine, torch.zeros(1, 8, 8, 8), file_label(thin))
-    assert math.isnan(result.dice_grid[1])
 
 
 def test_classes_are_chosen_after_the_resampling_of_probabilities():
