@@ -11,6 +11,10 @@ import csv
 import io
 import json
 import os
+import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,23 @@ import torch
 from svgd_monai.errors import RunFolderError
 
 TEMPORARY_SUFFIX = ".tmp"
+
+#: What zipfile and torch raise on a file that is none of theirs or is damaged, depending on the bytes.
+_LOAD_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    AssertionError,
+    AttributeError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
@@ -80,6 +101,23 @@ def write_torch(path: str | os.PathLike[str], content: Any) -> Path:
     return write_bytes(path, buffer.getvalue())
 
 
+def read_torch(path: str | os.PathLike[str], map_location: str | torch.device = "cpu") -> Any:
+    """Read what :func:`write_torch` wrote: tensors and plain values, nothing that could run.
+
+    Raises:
+        RunFolderError: the file is missing, is none of torch's, or fails its checksums; torch itself does not look at
+            these, and a flipped bit would load as a weight.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise RunFolderError(f"{path} is damaged: the checksum of {broken} is wrong.")
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except _LOAD_ERRORS as error:
+        raise RunFolderError(f"{path} is damaged or holds no tensors ({type(error).__name__}).") from error
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
@@ -99,8 +137,8 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         RunFolderError: the file is missing, not UTF-8, or a row has another number of fields than the header.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
     except (OSError, ValueError, csv.Error) as error:
         raise RunFolderError(f"{path} cannot be read as CSV ({reason(error)}).") from error
     for number, row in enumerate(rows, start=2):

@@ -8,9 +8,7 @@ state dictionary of :class:`~svgd_monai.committee.mean.CommitteeMean`, which eve
 from __future__ import annotations
 
 import os
-import pickle
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +17,10 @@ from torch import Tensor, nn
 
 from svgd_monai.committee.mean import CommitteeMean
 from svgd_monai.committee.particles import Particles
-from svgd_monai.errors import CheckpointError
-from svgd_monai.files import write_torch
+from svgd_monai.errors import CheckpointError, RunFolderError
+from svgd_monai.files import read_torch, write_torch
 
 FORMAT = 1
-#: What ``torch.load(..., weights_only=True)`` raises on a file that is none or is damaged, depending on the bytes.
-LOAD_ERRORS = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    EOFError,
-    LookupError,
-    AssertionError,
-    AttributeError,
-    struct.error,
-    pickle.UnpicklingError,
-)
 _PREFIX = "networks."
 _NAME = re.compile(r"networks\.\d+\..+")
 
@@ -95,8 +80,8 @@ def _read(path: str | os.PathLike[str]) -> Any:
     if not Path(path).is_file():
         raise CheckpointError(f"committee_file: {path} does not exist; train a committee first.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except LOAD_ERRORS as error:
+        return read_torch(path)
+    except RunFolderError as error:
         raise CheckpointError(f"{path} is not a committee file or is damaged.") from error
 
 

@@ -15,10 +15,10 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 from torch.optim import Optimizer
 
-from svgd_monai.committee.checkpoint import LOAD_ERRORS, load_committee, save_committee
+from svgd_monai.committee.checkpoint import load_committee, save_committee
 from svgd_monai.committee.particles import Particles
-from svgd_monai.errors import SettingsError
-from svgd_monai.files import write_json, write_torch
+from svgd_monai.errors import RunFolderError, SettingsError
+from svgd_monai.files import read_torch, write_json, write_torch
 
 logger = logging.getLogger(__name__)
 
@@ -153,14 +153,14 @@ class CommitteeKeeper:
         if not path.is_file():
             return False
         try:
-            saved = torch.load(path, map_location=self.network.values.device, weights_only=True)
+            saved = read_torch(path, self.network.values.device)
             if not isinstance(saved, dict):
                 raise TypeError("no dictionary")
             if saved["key"] != self.key:
                 logger.warning("%s is of other settings; the training begins anew", path)
                 return False
             self._restore(saved, engine)
-        except LOAD_ERRORS as error:
+        except (RunFolderError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             # Progress is a saving of time: a training from the start ends with the same particles.
             logger.warning("%s is damaged (%s); the training begins anew", path, type(error).__name__)
             return False

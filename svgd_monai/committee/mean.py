@@ -25,7 +25,7 @@ class CommitteeMean(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, ...) -> mean probability (B, C, ...), float32 at least."""
+        """(B, C_in, ...) -> mean probability (B, C, ...), float32."""
         total = torch.zeros(1, device=x.device)
         for network in self.networks:
             total = total + torch.softmax(network(x).float(), dim=1)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from svgd_monai.committee.svgd import centred_blocks, stein_kernel
+from svgd_monai.committee.svgd import centred_blocks, mixing, stein_kernel
 from svgd_monai.errors import SettingsError
 
 COMMITTEES = ("svgd", "ensemble")
@@ -93,19 +93,18 @@ class PosteriorStep:
         """
         count = particles.shape[0]
         kernel = stein_kernel(particles)
-        identity = torch.eye(count, dtype=torch.float64, device=particles.device)
-        average = kernel.values / count if self.committee == "svgd" else identity
-        laplacian = torch.diag(kernel.values.sum(1)) - kernel.values
-        drive_mix = (self.likelihood_scale * average).to(particles.dtype)
-        prior_mix = (self.prior_precision * average).to(particles.dtype)
-        push_mix = (self.repulsion * 2.0 / kernel.bandwidth * laplacian / count).to(particles.dtype)
+        average, push_mix = (matrix.to(particles.dtype) for matrix in mixing(kernel, self.repulsion))
+        coupled = self.committee == "svgd"
 
         squares = torch.zeros(5, count, dtype=torch.float64, device=particles.device)
         for columns, centred in centred_blocks(particles):
             block = particles[:, columns]
-            drive = drive_mix @ gradients[:, columns]
-            prior = prior_mix @ block if self.prior_precision else torch.zeros_like(drive)
-            push = push_mix @ centred if self.repulsion and count > 1 else torch.zeros_like(drive)
+            own = self.likelihood_scale * gradients[:, columns]
+            # Members of an ensemble are never multiplied into one another: 0 · NaN is NaN.
+            drive = average @ own if coupled else own
+            pull = self.prior_precision * block
+            prior = average @ pull if coupled else pull
+            push = push_mix @ centred if coupled else torch.zeros_like(drive)
             total = drive + prior - push
             gradients[:, columns] = total
             for term, values in enumerate((drive, prior, push, total, block)):

@@ -106,13 +106,13 @@ def svgd_direction(
     _check_shapes(particles, scores)
     kernel = stein_kernel(particles, bandwidth)
     phi = torch.empty_like(particles)
-    drive, push = _mixing(kernel, repulsion)
+    drive, push = mixing(kernel, repulsion)
     for columns, centred in centred_blocks(particles):
         phi[:, columns] = drive.to(phi) @ scores[:, columns].to(phi) + push.to(phi) @ centred
     return phi
 
 
-def _mixing(kernel: SteinKernel, repulsion: float) -> tuple[Tensor, Tensor]:
+def mixing(kernel: SteinKernel, repulsion: float) -> tuple[Tensor, Tensor]:
     """The (M, M) matrices that mix scores and centred particles into φ; constants vanish under the second."""
     count = kernel.values.shape[0]
     laplacian = torch.diag(kernel.values.sum(1)) - kernel.values

@@ -85,7 +85,7 @@ class CommitteeTrainer(SupervisedTrainer):
         self.state.member_losses = None
         self.state.balance = None
         if max_steps is not None:
-            # Before every handler of the user's, so that they see the last epoch end where it ends.
+            # The epoch still completes, with its events.
             self.add_event_handler(Events.ITERATION_COMPLETED(once=max_steps), lambda engine: engine.terminate_epoch())
 
     def _iteration(self, engine: CommitteeTrainer, batchdata: dict[str, Any]) -> dict[str, Tensor]:

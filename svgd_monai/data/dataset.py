@@ -8,20 +8,19 @@ import hashlib
 import logging
 import math
 import os
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from monai.data import PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import Compose
 from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
-from svgd_monai.files import write_torch
+from svgd_monai.errors import RunFolderError
+from svgd_monai.files import read_torch, write_torch
 from svgd_monai.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -84,9 +83,9 @@ class VolumeDataset(PersistentDataset):
         file = self.cache_dir / f"{_content_hash(item_transformed).decode()}{self.transform_hash}.pt"
         if file.is_file():
             try:
-                return torch.load(file, weights_only=True)
-            except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
-                logger.warning("%s is damaged (%s); the volume is read anew", file, type(error).__name__)
+                return read_torch(file)
+            except RunFolderError as error:
+                logger.warning("%s The volume is read anew.", error)
         volume = self._pre_transform(item_transformed)
         with contextlib.suppress(PermissionError):  # a cache that may only be read
             write_torch(file, convert_to_tensor(volume, convert_numeric=False, track_meta=False))

@@ -158,6 +158,7 @@ def test_reduced_precision_is_the_members_alone(amp):
     statistics = CommitteeStatistics(Spy(), amp)(image())
     assert dtypes == [torch.bfloat16 if amp else torch.float32] * 2
     assert statistics.dtype == torch.float32
+    torch.testing.assert_close(statistics[:, :3].sum(1), torch.ones(2, 6, 5, 4))  # the softmax is not rounded
     exact = committee_statistics(particles(image()).softmax(2))
     torch.testing.assert_close(statistics, exact, rtol=0.05, atol=0.05)
 
@@ -179,7 +180,9 @@ def test_the_mean_of_plain_networks_is_their_mean_softmax():
 
 def test_a_mean_of_half_precision_networks_is_summed_in_single():
     mean = committee_mean(Pointwise, 2).bfloat16().eval()
-    assert mean(image().bfloat16()).dtype == torch.float32
+    probability = mean(image().bfloat16())
+    assert probability.dtype == torch.float32
+    torch.testing.assert_close(probability.sum(1), torch.ones(2, 6, 5, 4))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")

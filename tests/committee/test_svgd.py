@@ -108,6 +108,14 @@ def test_a_common_offset_of_ten_thousand_spreads_changes_nothing():
     torch.testing.assert_close(svgd_direction(particles, scores).double(), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_the_distance_of_two_close_particles_among_distant_ones_is_exact():
+    particles, _ = drawn(4, 300, dtype=torch.float32)
+    particles[1] = particles[0] + 1e-3 * particles[2]
+    true = torch.cdist(particles.double(), particles.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    assert true[0, 1] < 1e-3 * true[0, 3]
+    torch.testing.assert_close(stein_kernel(particles).squared_distances, true.square(), rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("members", [2, 3, 4, 5, 6])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_bandwidth_is_the_true_median_over_pairs_divided_by_log_m(members, seed):

@@ -190,6 +190,14 @@ def test_a_draw_depends_on_the_seed_and_its_number_alone(tmp_path):
     assert not equal(forwards, images(VolumeDataset(data, random_transforms(), None, seed=6), range(12)))
 
 
+def test_equal_files_give_equal_items_at_a_draw(tmp_path):
+    data = items(tmp_path)
+    twins = [data[0], data[0] | {"case": "twin", "fingerprint": "twin"}]
+    dataset = VolumeDataset(twins, random_transforms(), None)
+    for draw in range(10):
+        assert torch.equal(dataset[2 * draw]["image"], dataset[2 * draw + 1]["image"])
+
+
 def test_the_draws_of_an_item_differ(tmp_path):
     dataset = VolumeDataset(items(tmp_path, 1), random_transforms(), None)
     drawn_images = {tuple(image.flatten().tolist()) for image in images(dataset, range(60)).values()}

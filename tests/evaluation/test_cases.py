@@ -169,6 +169,27 @@ def test_distances_of_a_shifted_cube_are_those_of_brute_force_in_millimetres(shi
     assert result.volume_ml[0] == pytest.approx(125 * math.prod(spacing) / 1000)
 
 
+def test_distances_count_from_both_surfaces():
+    predicted, truth = cube((4, 4, 4), side=3), cube((3, 3, 3), side=8)
+    result = measure(predicted, truth, (1.0, 2.0, 0.5))
+    hausdorff, mean = brute_force(predicted == 1, truth == 1, (1.0, 2.0, 0.5))
+    assert result.hausdorff95[0] == pytest.approx(hausdorff, rel=1e-5)
+    assert result.surface_distance[0] == pytest.approx(mean, rel=1e-5)
+
+
+def test_the_spacing_is_that_of_the_files_axes_however_they_are_turned():
+    predicted, truth, spacing = cube((6, 5, 4)), cube((4, 4, 4)), (0.5, 1.0, 3.0)
+    axes = torch.tensor([[0.0, 0.6, -0.8], [0.0, 0.8, 0.6], [-1.0, 0.0, 0.0]], dtype=torch.float64)
+    label = file_label(truth)
+    label.affine[:3, :3] = axes * torch.tensor(spacing, dtype=torch.float64)
+    result = measure_case(one_hot_statistics(predicted), label.affine, torch.as_tensor(truth)[None], label)
+    hausdorff, mean = brute_force(predicted == 1, truth == 1, spacing)
+    assert result.dice[0] == pytest.approx(60 / 125)
+    assert result.hausdorff95[0] == pytest.approx(hausdorff, rel=1e-5)
+    assert result.surface_distance[0] == pytest.approx(mean, rel=1e-5)
+    assert result.volume_ml[0] == pytest.approx(125 * 1.5 / 1000)
+
+
 def test_a_parallel_shift_is_as_many_millimetres_away_as_it_is_long():
     assert measure(cube((7, 4, 4)), cube((4, 4, 4)), (2.0, 1.0, 1.0)).hausdorff95[0] == pytest.approx(6.0)
 
