@@ -11,16 +11,9 @@ from svgd_monai.acquisition.information import (
 from svgd_monai.acquisition.information_store import InformationStore
 from svgd_monai.acquisition.pool import PoolInformation
 from svgd_monai.acquisition.reduction import REDUCTION_NAMES, reduce_map
+from svgd_monai.acquisition.registry import strategy
 from svgd_monai.acquisition.score import NORMALISE_NAMES, acquisition_score, rank_cases
-from svgd_monai.acquisition.strategies import (
-    STRATEGY_NAMES,
-    PoolView,
-    Query,
-    ScoreOptions,
-    Strategy,
-    get_strategy,
-    select,
-)
+from svgd_monai.acquisition.strategies import STRATEGY_NAMES, get_strategy, select
 from svgd_monai.acquisition.uncertainty import (
     UNCERTAINTY_NAMES,
     bald,
@@ -30,6 +23,7 @@ from svgd_monai.acquisition.uncertainty import (
     maps_from_statistics,
     variance,
 )
+from svgd_monai.acquisition.view import PairInformation, PoolView, Query, ScoreFunction, ScoreOptions, Strategy
 
 __all__ = [
     "NORMALISE_NAMES",
@@ -38,9 +32,11 @@ __all__ = [
     "UNCERTAINTY_NAMES",
     "AcquisitionHandler",
     "InformationStore",
+    "PairInformation",
     "PoolInformation",
     "PoolView",
     "Query",
+    "ScoreFunction",
     "ScoreOptions",
     "Strategy",
     "acquisition_score",
@@ -58,5 +54,6 @@ __all__ = [
     "rank_cases",
     "reduce_map",
     "select",
+    "strategy",
     "variance",
 ]

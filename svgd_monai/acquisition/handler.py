@@ -16,8 +16,9 @@ from torch import Tensor
 
 from svgd_monai.acquisition.reduction import reduce_map
 from svgd_monai.acquisition.score import NormaliseName, rank_cases
-from svgd_monai.acquisition.strategies import PoolView, ScoreOptions, get_strategy, select
+from svgd_monai.acquisition.strategies import get_strategy, select
 from svgd_monai.acquisition.uncertainty import maps_from_statistics
+from svgd_monai.acquisition.view import PoolView, ScoreOptions
 from svgd_monai.errors import SettingsError
 from svgd_monai.files import write_csv, write_json
 from svgd_monai.seeding import derive_seed
@@ -60,9 +61,10 @@ class AcquisitionHandler:
 
     Args:
         folder: where the two files are written, each at once and whole.
-        acquisition: name of the strategy.
+        acquisition: name of the strategy, or the dotted path of the user's own.
         labelled: the distinct labelled case ids.
-        information: (cases, labelled) -> (N,) mutual information in nats, for the strategies that use it.
+        information: (cases, labelled) -> (N,) mutual information in nats, for the strategies that use it; its method
+            ``pairs``, see :class:`~svgd_monai.acquisition.pool.PoolInformation`, for those that compare cases.
         count: queries to make; 0 ranks the pool and writes no ``queries.json``.
         keep_labelled: whether labelled cases may be queried again.
         mi_weight: weight of the mutual information.
@@ -72,6 +74,7 @@ class AcquisitionHandler:
         seed: of the random strategies.
         ranking_file: where the unlabelled cases are written in the order in which to label them; None: nowhere.
         statistics: output of the engine -> statistics of each case.
+        candidates: how many of the most uncertain cases ``max_cover`` chooses from, twice the queries at the least.
 
     Raises:
         SettingsError: an unknown name, or a strategy that needs mutual information without ``information``.
@@ -92,6 +95,7 @@ class AcquisitionHandler:
         seed: int = 0,
         ranking_file: str | os.PathLike[str] | None = None,
         statistics: Callable[[Any], Iterable[Tensor]] = statistics_of,
+        candidates: int = 16,
     ) -> None:
         self.folder = Path(folder)
         self.strategy = get_strategy(acquisition)
@@ -101,7 +105,7 @@ class AcquisitionHandler:
         self.information = information
         self.count = count
         self.keep_labelled = keep_labelled
-        self.options = ScoreOptions(mi_weight, normalise, normalise_over)
+        self.options = ScoreOptions(mi_weight, normalise, normalise_over, candidates)
         self.reduction = reduction
         self.seed = seed
         self.ranking_file = ranking_file
@@ -145,6 +149,8 @@ class AcquisitionHandler:
             foreground=torch.tensor(self._foreground, dtype=torch.float64),
             labelled=labelled,
             rng=np.random.default_rng(derive_seed(self.seed, "acquisition")),
+            pairs=getattr(self.information, "pairs", None) if self.strategy.uses_information else None,
+            labelled_cases=tuple(sorted(self.labelled)),
         )
         scores, queried = select(self.strategy, view, self.options, self.count, self.keep_labelled)
         rows = self._rows(view, scores, queried)

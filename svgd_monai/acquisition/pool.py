@@ -26,7 +26,7 @@ class ImageDataset(Protocol):
 
 
 class PoolInformation:
-    """MI(x, labelled set) of pool cases.
+    """MI(x, labelled set) of pool cases, and MI(x, y) of any two.
 
     The *content* of two images is compared: unpadded, normalised volumes, resampled to one grid. Padding that two
     images share would look like information that they share.
@@ -70,16 +70,31 @@ class PoolInformation:
         Raises:
             SettingsError: there is no common grid and the shapes differ.
         """
-        rows = [self._key[case] for case in cases]
-        columns = [self._key[case] for case in labelled]
-        with tqdm(desc="Mutual information", disable=None, leave=False) as bar:
+        return aggregate_information(self.pairs(cases, labelled), self.aggregation)
+
+    def pairs(self, rows: Sequence[str], columns: Sequence[str]) -> Tensor:
+        """Information that each case shares with each other one; what the store lacks is computed and kept.
+
+        Args:
+            rows: N cases, the many.
+            columns: K cases, the few, whose images are held in memory as they are computed.
+
+        Returns:
+            (N, K) float64, nats; NaN where either image is constant. MI(a, a) is the entropy of a.
+
+        Raises:
+            SettingsError: there is no common grid and the shapes differ.
+        """
+        row_keys = [self._key[case] for case in rows]
+        column_keys = [self._key[case] for case in columns]
+        # A bar for a single pair would flicker.
+        with tqdm(desc="Mutual information", disable=len(rows) < 2 or None, leave=False) as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            matrix = self.store.matrix(rows, columns, self._load, progress)
-        return aggregate_information(matrix, self.aggregation)
+            return self.store.matrix(row_keys, column_keys, self._load, progress)
 
     def _load(self, key: str) -> Tensor:
         image: Tensor = torch.as_tensor(self.dataset[self._position[self._case[key]]]["image"])

@@ -1,128 +1,46 @@
 """Query strategies by name: from what is known about the pool to the cases to label next.
 
 A :class:`Strategy` gives every case a score; :func:`select` queries the eligible cases of the highest scores. A
-strategy that chooses a batch as a whole expresses its choice in the scores, as `random_foreground` does. To add one,
-write a function of the type :data:`ScoreFunction` and a line in the table at the end.
+strategy that chooses a batch as a whole expresses its choice in the scores, as `random_foreground` and `max_cover` do.
+A strategy is a function of the type :data:`~svgd_monai.acquisition.view.ScoreFunction` and a line in the table at the
+end, or, outside the package, the dotted path of that function (:mod:`svgd_monai.acquisition.registry`).
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from svgd_monai.acquisition.score import NORMALISE_NAMES, acquisition_score, rank_cases
-from svgd_monai.acquisition.uncertainty import UncertaintyName
+from svgd_monai.acquisition.cover import max_cover
+from svgd_monai.acquisition.registry import is_dotted_path, resolve_strategy
+from svgd_monai.acquisition.score import acquisition_score, rank_cases
+from svgd_monai.acquisition.view import PoolView, Query, ScoreOptions, Strategy
 from svgd_monai.errors import SettingsError
 
 _LOGGER = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PoolView:
-    """What a strategy may know about the N cases of the pool; later fields have defaults, so that callers stand.
-
-    Attributes:
-        cases: N distinct case ids.
-        uncertainty: (N,), of the strategy's `uncertainty_map`, reduced to a number per case.
-        information: (N,), mutual information with the labelled cases in nats, NaN where undefined; None: not computed.
-        foreground: (N,), predicted foreground volume in ml.
-        labelled: (N,) bool.
-        rng: source of all random choices; drawing from it changes it, so give a fresh one per round.
-
-    Raises:
-        ValueError: the shapes differ, or a case id occurs twice.
-    """
-
-    cases: tuple[str, ...]
-    uncertainty: Tensor
-    information: Tensor | None
-    foreground: Tensor
-    labelled: Tensor
-    rng: np.random.Generator
-
-    def __post_init__(self) -> None:
-        if len(set(self.cases)) != len(self.cases):
-            raise ValueError("A case id occurs twice in the pool.")
-        for name in ("uncertainty", "information", "foreground", "labelled"):
-            values = getattr(self, name)
-            if values is not None and values.shape != (len(self.cases),):
-                raise ValueError(f"The pool has {len(self.cases)} cases, its {name} the shape {tuple(values.shape)}.")
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """How the terms of a score are weighed.
-
-    Attributes:
-        mi_weight: weight of mutual information, 0 or more.
-        normalise: `minmax`, `zscore` or `rank`, see :func:`acquisition_score`.
-        reference: the cases that set the range: `unlabelled`, or `all` (the form of Nath et al. 2021).
-
-    Raises:
-        SettingsError: a value is out of range or unknown.
-    """
-
-    mi_weight: float = 1.0
-    normalise: str = "minmax"
-    reference: str = "unlabelled"
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.mi_weight) and self.mi_weight >= 0):
-            raise SettingsError(f"mi_weight must be a finite number of 0 or more, got {self.mi_weight}.")
-        if self.normalise not in NORMALISE_NAMES:
-            raise SettingsError(f"normalise must be one of {', '.join(NORMALISE_NAMES)}, got {self.normalise!r}.")
-        if self.reference not in ("unlabelled", "all"):
-            raise SettingsError(f"The range of scores must be set by unlabelled or all, got {self.reference!r}.")
-
-
-@dataclass(frozen=True)
-class Query:
-    """What is asked for.
-
-    Attributes:
-        count: number of cases to choose, at most the eligible ones.
-        eligible: (N,) bool, the cases that may be chosen.
-    """
-
-    count: int
-    eligible: Tensor
-
-
-ScoreFunction = Callable[[PoolView, ScoreOptions, Query], Tensor]
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """A query strategy.
-
-    Attributes:
-        name: its name in configurations.
-        uncertainty_map: the map whose reduction `PoolView.uncertainty` holds.
-        uses_information: whether `PoolView.information` is needed; its computation can be left out otherwise.
-        score: from the pool to (N,) scores, −∞ allowed, NaN not.
-    """
-
-    name: str
-    uncertainty_map: UncertaintyName
-    uses_information: bool
-    score: ScoreFunction
+_POWER = 1.0  # β of power_bald
 
 
 def get_strategy(name: str) -> Strategy:
-    """Look up a strategy by its name.
+    """Look up a strategy by its name, or import it by its dotted path.
+
+    Args:
+        name: one of :data:`STRATEGY_NAMES`, which come first, or e.g. ``my_module.my_strategy``.
 
     Raises:
-        SettingsError: no strategy has this name.
+        SettingsError: no strategy has this name, or the path leads to none.
     """
-    if name not in _STRATEGIES:
-        raise SettingsError(f"acquisition must be one of {', '.join(STRATEGY_NAMES)}, got {name!r}.")
-    return _STRATEGIES[name]
+    if name in _STRATEGIES:
+        return _STRATEGIES[name]
+    if is_dotted_path(name):
+        return resolve_strategy(name)
+    known = ", ".join(STRATEGY_NAMES)
+    raise SettingsError(f"acquisition must be one of {known}, or your own as module.function, got {name!r}.")
 
 
 def select(
@@ -141,16 +59,32 @@ def select(
         The scores, (N,) float64 on the CPU, of all cases, and the queried case ids, best first.
 
     Raises:
-        ValueError: the count is negative, the view lacks what the strategy uses, or a score is NaN.
+        ValueError: the count is negative, or the view lacks what the strategy uses.
+        SettingsError: the strategy did not return a number per case.
     """
     if count < 0:
         raise ValueError(f"The number of queries cannot be negative, got {count}.")
     labelled = view.labelled.to("cpu", torch.bool)
     eligible = torch.ones_like(labelled) if keep_labelled else ~labelled
     count = min(count, int(eligible.sum()))
-    scores = strategy.score(view, options, Query(count, eligible)).to("cpu", torch.float64)
+    scores = _scores(strategy, view, options, Query(count, eligible))
     ranked = [position for position in rank_cases(scores, view.cases) if eligible[position]]
     return scores, [view.cases[position] for position in ranked[:count]]
+
+
+def _scores(strategy: Strategy, view: PoolView, options: ScoreOptions, query: Query) -> Tensor:
+    returned = strategy.score(view, options, query)
+    wanted = f"acquisition: {strategy.name} must return one score per case, ({len(view.cases)},), it returned"
+    try:
+        scores = torch.as_tensor(returned, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SettingsError(f"{wanted} a {type(returned).__name__}.") from error
+    if scores.shape != (len(view.cases),):
+        raise SettingsError(f"{wanted} the shape {tuple(scores.shape)}.")
+    for case, undefined in zip(view.cases, scores.isnan().tolist(), strict=True):
+        if undefined:
+            raise SettingsError(f"acquisition: {strategy.name} gave case {case} a score that is not a number.")
+    return scores
 
 
 def _reference(view: PoolView, options: ScoreOptions) -> Tensor | None:
@@ -176,11 +110,32 @@ def _uncertainty_minus_information(view: PoolView, options: ScoreOptions, query:
 
 
 def _random(view: PoolView, _options: ScoreOptions, _query: Query) -> Tensor:
-    """Uniform numbers in [0, 1), dealt out by case id, so that the pool's order does not matter."""
+    """Uniform numbers in [0, 1)."""
+    return _dealt(view, view.rng.random(len(view.cases)))
+
+
+def _dealt(view: PoolView, numbers: NDArray[np.float64]) -> Tensor:
+    """(N,) random numbers dealt out by case id, so that the pool's order does not matter."""
     order = sorted(range(len(view.cases)), key=lambda position: view.cases[position])
     scores = np.empty(len(order))
-    scores[order] = view.rng.random(len(order))
+    scores[order] = numbers
     return torch.from_numpy(scores)
+
+
+def _power_bald(view: PoolView, _options: ScoreOptions, query: Query) -> Tensor:
+    """Power acquisition (Kirsch et al. 2023, Stochastic Batch Acquisition, TMLR, arXiv 2106.12059).
+
+    score_i = β log BALD_i + G_i,    G_i ~ Gumbel(0, 1),  β = 1
+
+    The highest k are a draw of k cases without replacement, each in proportion to BALD^β among those left: the batch is
+    spread out as the top k of BALD are not. BALD is the case's value in nats, of any reduction: a common factor changes
+    no draw. A case of BALD 0, whose score would be −∞, gets that of the smallest positive number: it comes after all
+    others, and among its like at random.
+    """
+    if not bool(torch.isfinite(view.uncertainty).all() and (view.uncertainty >= 0).all()):
+        raise ValueError("The BALD of a case is negative or not finite.")
+    values = view.uncertainty.to("cpu", torch.float64).clamp(min=torch.finfo(torch.float64).tiny)
+    return _POWER * values.log() + _dealt(view, view.rng.gumbel(size=len(view.cases)))
 
 
 def _random_foreground(view: PoolView, options: ScoreOptions, query: Query) -> Tensor:
@@ -211,6 +166,8 @@ _STRATEGIES = {
         Strategy("variance", "variance", False, _uncertainty),
         Strategy("jensen_shannon", "jensen_shannon", False, _uncertainty),
         Strategy("entropy_mi", "entropy", True, _uncertainty_minus_information),
+        Strategy("max_cover", "entropy", True, max_cover),
+        Strategy("power_bald", "bald", False, _power_bald),
     )
 }
 STRATEGY_NAMES: tuple[str, ...] = tuple(_STRATEGIES)

@@ -66,6 +66,7 @@ KEYS: dict[str, Key] = {
     "num_particles": Key("int", low=1),
     "committee": Key("str", choices=COMMITTEES),
     "acquisition": Key("str", check=get_strategy),
+    "candidates": Key("int", low=1),
     "mi_weight": Key("float", low=0),
     "mi_grid": Key("ints", null=True, low=2, length=3),
     "mi_bins": Key("int", low=2),

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from pairs import Pairs, random_information
 
 from svgd_monai.acquisition import (
     STRATEGY_NAMES,
@@ -25,13 +26,15 @@ def pool(count=12, labelled=(1, 4), seed=0, rng=0):
     generator = torch.Generator().manual_seed(seed)
     mask = torch.zeros(count, dtype=torch.bool)
     mask[list(labelled)] = True
+    cases = tuple(f"case_{number:03}" for number in range(count))
     return PoolView(
-        cases=tuple(f"case_{number:03}" for number in range(count)),
+        cases=cases,
         uncertainty=torch.rand(count, generator=generator),
         information=torch.rand(count, generator=generator),
         foreground=torch.rand(count, generator=generator),
         labelled=mask,
         rng=np.random.default_rng(rng),
+        pairs=Pairs(random_information(count, seed), cases),
     )
 
 
@@ -47,22 +50,25 @@ def reordered(view, order, rng=0):
         foreground=view.foreground[order],
         labelled=view.labelled[order],
         rng=np.random.default_rng(rng),
+        pairs=view.pairs,
     )
 
 
 def test_every_name_gives_its_strategy():
     expected = {"random", "random_foreground", "entropy", "bald", "variance", "jensen_shannon", "entropy_mi"}
-    assert expected <= set(STRATEGY_NAMES)
+    assert {*expected, "max_cover", "power_bald"} <= set(STRATEGY_NAMES)
     for name in STRATEGY_NAMES:
         assert get_strategy(name).name == name
     for name in ("entropy", "bald", "variance", "jensen_shannon"):
         assert get_strategy(name).uncertainty_map == name
-    assert get_strategy("entropy_mi").uncertainty_map == "entropy"
-    assert [name for name in STRATEGY_NAMES if get_strategy(name).uses_information] == ["entropy_mi"]
+    for name in ("entropy_mi", "max_cover"):
+        assert get_strategy(name).uncertainty_map == "entropy"
+    assert get_strategy("power_bald").uncertainty_map == "bald"
+    assert [name for name in STRATEGY_NAMES if get_strategy(name).uses_information] == ["entropy_mi", "max_cover"]
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(SettingsError, match=r"acquisition must be one of random, .*entropy_mi, got 'entropie'\."):
+    with pytest.raises(SettingsError, match=r"acquisition must be one of random, .*entropy_mi.*, got 'entropie'\."):
         get_strategy("entropie")
 
 
@@ -101,7 +107,7 @@ def test_the_choice_is_reproducible_and_does_not_depend_on_the_order_of_the_pool
     torch.testing.assert_close(mixed[0], first[0][order])
 
 
-@pytest.mark.parametrize("name", ["random", "random_foreground"])
+@pytest.mark.parametrize("name", ["random", "random_foreground", "power_bald"])
 def test_another_seed_chooses_otherwise(name):
     assert len({tuple(chosen(name, pool(rng=seed))[1]) for seed in range(10)}) > 5
 
@@ -204,6 +210,53 @@ def test_entropy_mi_needs_information():
         chosen("entropy_mi", dataclasses.replace(pool(), information=None))
 
 
+class TestPowerBald:
+    def test_is_the_logarithm_and_gumbel_noise_dealt_out_by_case_id(self):
+        view = reordered(pool(rng=3), list(range(11, -1, -1)), rng=3)
+        noise = np.random.default_rng(3).gumbel(size=12)[::-1].copy()
+        expected = view.uncertainty.to(torch.float64).log() + torch.from_numpy(noise)
+        torch.testing.assert_close(chosen("power_bald", view)[0], expected, rtol=0, atol=1e-12)
+
+    def test_draws_in_proportion_without_replacement(self):
+        bald = torch.tensor([0.1, 0.2, 0.3, 0.4])
+        draws = 4000
+        pairs = Counter()
+        for seed in range(draws):
+            view = dataclasses.replace(pool(4, (), rng=seed), uncertainty=bald)
+            pairs[tuple(int(case[-1]) for case in chosen("power_bald", view, count=2)[1])] += 1
+        values = bald.tolist()
+        for first in range(4):
+            for second in range(4):
+                if first != second:
+                    p = values[first] * values[second] / (1 - values[first])
+                    assert pairs[first, second] == pytest.approx(draws * p, abs=4.5 * math.sqrt(draws * p * (1 - p)))
+
+    def test_a_common_factor_changes_nothing(self):
+        for seed in range(5):
+            view = pool(rng=seed)
+            scaled = dataclasses.replace(pool(rng=seed), uncertainty=view.uncertainty * 1000)
+            assert chosen("power_bald", view, 5)[1] == chosen("power_bald", scaled, 5)[1]
+
+    def test_cases_of_no_bald_come_last_and_among_themselves_at_random(self):
+        bald = torch.tensor(
+            [0.0, 1e-45, 0.0, 0.7, 0.0]
+        )  # the smallest number of single precision, and the largest BALD
+        orders = set()
+        for seed in range(60):
+            scores, queried = chosen("power_bald", dataclasses.replace(pool(5, (), rng=seed), uncertainty=bald), 5)
+            assert torch.isfinite(scores).all()
+            assert queried[:2] == ["case_003", "case_001"]
+            orders.add(tuple(queried[2:]))
+        assert len(orders) == 6
+
+    @pytest.mark.parametrize("wrong", [math.nan, math.inf, -0.1])
+    def test_of_no_sense_is_refused(self, wrong):
+        view = pool()
+        view.uncertainty[3] = wrong
+        with pytest.raises(ValueError, match="BALD of a case is negative or not finite"):
+            chosen("power_bald", view)
+
+
 def test_a_negative_count_is_refused():
     with pytest.raises(ValueError, match="negative"):
         chosen("random", pool(), count=-1)
@@ -224,6 +277,7 @@ def test_a_pool_whose_parts_do_not_fit_is_refused():
         ({"mi_weight": math.inf}, "mi_weight must be"),
         ({"normalise": "max"}, "normalise must be one of minmax, zscore, rank"),
         ({"reference": "labelled"}, "unlabelled or all"),
+        ({"candidates": 0}, "candidates must be 1 or more, got 0"),
     ],
 )
 def test_options_out_of_range_are_refused(wrong, message):

@@ -67,7 +67,10 @@ def test_acquisition_ranks_the_pool_and_chooses(bundle, phantom_mr, trained, tmp
     assert len(rows(tmp_path / "ranking.csv")) == 13
 
 
-@pytest.mark.parametrize("strategy", ["random", "random_foreground", "entropy", "bald", "variance", "jensen_shannon"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["random", "random_foreground", "entropy", "bald", "variance", "jensen_shannon", "max_cover", "power_bald"],
+)
 def test_every_strategy_runs_by_its_name(bundle, phantom_mr, trained, tmp_path, strategy):
     stage(bundle, "acquire", phantom_mr, tmp_path, committee_file=trained / "model.pt", acquisition=strategy)
     assert len(json.loads((tmp_path / "queries.json").read_text())) == 1

@@ -193,6 +193,12 @@ class TestWords:
     def test_an_unknown_strategy_is_refused_with_the_known_ones(self):
         assert "entropy_mi" in refusal("acquisition", "foo")
 
+    def test_a_strategy_of_the_users_own_keeps_the_case_of_its_path(self, tmp_path, monkeypatch):
+        (tmp_path / "OwnCase.py").write_text("def Best(view, options, query):\n    return view.uncertainty\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        assert check_setting("acquisition", "OwnCase.Best") == "OwnCase.Best"
+        assert "has no best" in refusal("acquisition", "OwnCase.best")
+
     @pytest.mark.parametrize("word", ["flat", "Flat", " FLAT "])
     def test_flat_is_a_prior(self, word):
         assert check_setting("prior_std", word) is None
