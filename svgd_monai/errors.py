@@ -1,6 +1,6 @@
 """What can go wrong for reasons a user can mend.
 
-Library code raises these; only :mod:`svgd_monai.boundary` turns them into an exit of the program.
+Library code raises these; only :mod:`svgd_monai.workflow.boundary` turns them into an exit of the program.
 """
 
 

@@ -65,6 +65,10 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say whose
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)

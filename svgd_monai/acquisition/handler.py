@@ -22,7 +22,7 @@ from svgd_monai.acquisition.view import PoolView, ScoreOptions
 from svgd_monai.errors import SettingsError
 from svgd_monai.files import write_csv, write_json
 from svgd_monai.seeding import derive_seed
-from svgd_monai.statistics import mean_probability, summarise
+from svgd_monai.statistics import EXTRA_CHANNELS, mean_probability, summarise
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ SCORES_FILE = "scores.csv"
 QUERIES_FILE = "queries.json"
 COLUMNS = (
     "case", "uncertainty", "mutual_information", "score", "rank", "labelled", "queried", "foreground_ml",
+    "disagreement",
 )  # fmt: skip
 
 
@@ -113,6 +114,7 @@ class AcquisitionHandler:
         self.cases: list[str] = []
         self._uncertainty: list[float] = []
         self._foreground: list[float] = []
+        self._disagreement: list[float] = []
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
@@ -122,15 +124,17 @@ class AcquisitionHandler:
 
     def reset(self, engine: Engine) -> None:
         """Forget the last run."""
-        self.cases, self._uncertainty, self._foreground = [], [], []
+        self.cases, self._uncertainty, self._foreground, self._disagreement = [], [], [], []
 
     def accumulate(self, engine: Engine) -> None:
         """Take in a batch."""
         for item, statistics in zip(_items(engine.state.batch), self.statistics(engine.state.output), strict=True):
             batch = torch.as_tensor(statistics)[None]
             foreground = mean_probability(batch).argmax(1) > 0
-            uncertainty = maps_from_statistics(batch, batch.shape[1] - 2, self.strategy.uncertainty_map)
+            classes = batch.shape[1] - EXTRA_CHANNELS
+            uncertainty = maps_from_statistics(batch, classes, self.strategy.uncertainty_map)
             self.cases.append(str(item["case"]))
+            self._disagreement.append(float(maps_from_statistics(batch, classes, "bald").mean()))
             self._uncertainty.append(float(reduce_map(uncertainty, foreground, self.reduction)))
             self._foreground.append(float(foreground.sum()) * _voxel_ml(item))
 
@@ -168,14 +172,13 @@ class AcquisitionHandler:
             {
                 "case": view.cases[index],
                 "uncertainty": self._uncertainty[index],
-                "mutual_information": None
-                if shared[index] is None or shared[index] != shared[index]
-                else shared[index],
+                "mutual_information": _defined(shared[index]),
                 "score": float(scores[index]),
                 "rank": rank,
                 "labelled": bool(view.labelled[index]),
                 "queried": view.cases[index] in queried,
                 "foreground_ml": self._foreground[index],
+                "disagreement": self._disagreement[index],
             }
             for rank, index in enumerate(rank_cases(scores, view.cases), start=1)
         ]

@@ -12,6 +12,9 @@ from torch import Tensor
 _CHUNK = {"cpu": 1 << 17}
 _CHUNK_ON_ACCELERATOR = 1 << 24
 
+#: Share of the voxels, at either end, that makes no image of a constant.
+STRAY = 0.005
+
 
 def image_mutual_information(a: Tensor, b: Tensor, bins: int = 64, value_range: Sequence[float] = (0.0, 1.0)) -> Tensor:
     """Mutual information of two images (the diversity term of Nath et al. 2021, arXiv 2101.02323).
@@ -97,10 +100,11 @@ def aggregate_information(matrix: Tensor, how: str = "mean") -> Tensor:
 
 
 def is_constant(images: Tensor, bins: int = 64, value_range: Sequence[float] = (0.0, 1.0)) -> Tensor:
-    """Tell which images are constant to the eye of the histogram: all voxels in one bin.
+    """Tell which images are constant to the eye of the histogram: all voxels in one bin, but a few stray ones.
 
-    Such an image, be it one value or a faint pattern within one bin, has MI 0 with every other, itself included: not
-    because it is unlike them but because the histogram sees nothing in it. Its MI counts as undefined.
+    Under a clip of 0 to 2048, 33 of the 260 volumes of MSD's Task04 keep fewer than 0.1 % of their voxels below the
+    upper end. Such an image, be it one value or a faint pattern within one bin, has an MI near 0 with every other and
+    with itself: not because it is unlike them but because the histogram sees nothing in it. Its MI counts as undefined.
 
     Args:
         images: (N, ...), N images.
@@ -146,8 +150,10 @@ def digitise(image: Tensor, bins: int, value_range: Sequence[float] = (0.0, 1.0)
 
 
 def is_one_bin(index: Tensor) -> bool:
-    """Tell whether all voxels of a digitised image, (V,), are in one bin."""
-    return bool((index == index[0]).all())
+    """Tell whether all voxels of a digitised image, (V,), but :data:`STRAY` at either end, are in one bin."""
+    tail = int(STRAY * len(index))
+    ordered = index.sort().values
+    return bool(ordered[tail] == ordered[len(index) - 1 - tail])
 
 
 def binned_mutual_information(row: Tensor, columns: Sequence[Tensor], bins: int) -> Tensor:

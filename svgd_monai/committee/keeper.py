@@ -153,7 +153,7 @@ class CommitteeKeeper:
         if not path.is_file():
             return False
         try:
-            saved = read_torch(path, self.network.values.device)
+            saved = read_torch(path)  # to the CPU, where Adam keeps its count of steps
             if not isinstance(saved, dict):
                 raise TypeError("no dictionary")
             if saved["key"] != self.key:
@@ -181,7 +181,8 @@ class CommitteeKeeper:
         engine.state.iteration = iteration
         if self.sampler is not None:
             self.sampler.start = iteration
-        self.best, self.best_metric, self.best_step = best, best_metric, best_step
+        self.best = best.to(self.network.values.device)
+        self.best_metric, self.best_step = best_metric, best_step
         self.validations, self.seconds = validations, seconds
 
         def continue_stream(_: Engine) -> None:

@@ -148,5 +148,5 @@ def _check_network(network: nn.Module) -> None:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPUs' streams as well
         yield

@@ -13,6 +13,7 @@ from svgd_monai.data.dataset import StepSampler, VolumeDataset, epoch_length, ep
 from svgd_monai.data.phantom import make_phantom
 from svgd_monai.data.source import (
     TaskData,
+    checked_images,
     class_names,
     labelled_cases,
     load_task,
@@ -44,6 +45,7 @@ __all__ = [
     "VolumeDataset",
     "augmentation",
     "check_cases",
+    "checked_images",
     "class_names",
     "dataset_fingerprint",
     "draw_split",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tarfile
 import tempfile
 from http.client import HTTPException
@@ -57,7 +58,8 @@ def _download(folder: Path) -> None:
     try:
         # The two halves of MONAI's download_and_extract, which as a whole needs `requests` to learn the file's name.
         archive = staging / f"{folder.name}.tar"
-        download_url(DecathlonDataset.resource[folder.name], archive, hash_val=MD5[folder.name], hash_type="md5")
+        url, md5 = DecathlonDataset.resource[folder.name], MD5[folder.name]
+        download_url(url, archive, hash_val=md5, hash_type="md5", progress=sys.stderr.isatty())
         extractall(archive, staging)
         extracted = staging / folder.name
         if not (extracted / "dataset.json").is_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from svgd_monai.data.checks import CaseFacts, check_cases, dataset_fingerprint
-from svgd_monai.data.datalist import MSDDataset, RoundDatalist, read_datalist, read_dataset
+from svgd_monai.data.datalist import MSDDataset, RoundDatalist, read_datalist, read_dataset, read_images
 from svgd_monai.data.download import ensure_dataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.phantom import make_phantom
@@ -46,6 +46,7 @@ def load_task(
     cache_dir: str | os.PathLike[str],
     download: bool = False,
     num_classes: int | None = None,
+    in_channels: int | None = None,
 ) -> TaskData:
     """Read a data set and check every case of it; a second time looks at sizes and times of the files only.
 
@@ -54,6 +55,7 @@ def load_task(
         cache_dir: where the results of the checks are kept.
         download: fetch Task04_Hippocampus or Task07_Pancreas when the folder is missing.
         num_classes: classes of the network, background among them; None does not compare.
+        in_channels: input channels of the network; None does not compare.
 
     Raises:
         DataError: the folder, its list or one of its cases is missing or wrong, or it has another number of classes.
@@ -63,6 +65,10 @@ def load_task(
     if num_classes is not None and len(dataset.classes) != num_classes:
         raise DataError(
             f"num_classes: {num_classes} does not fit {root}, whose dataset.json has {len(dataset.classes)} labels."
+        )
+    if in_channels is not None and dataset.channels != in_channels:
+        raise DataError(
+            f"in_channels: {in_channels} does not fit {root}, whose dataset.json has {dataset.channels} modalities."
         )
     with tqdm(desc="Checking cases", total=len(dataset.items), disable=None, leave=False) as bar:
         facts = check_cases(
@@ -86,6 +92,7 @@ def stage_datalist(
     reveal_pool: bool = False,
     download: bool = False,
     num_classes: int | None = None,
+    in_channels: int | None = None,
     data_lists: str | os.PathLike[str] | None = None,
 ) -> RoundDatalist:
     """The cases that a stage works on, checked.
@@ -102,12 +109,13 @@ def stage_datalist(
         reveal_pool: without a ``datalist_file``, train on the whole pool as well as on the initial set.
         download: see :func:`load_task`.
         num_classes: see :func:`load_task`.
+        in_channels: likewise.
         data_lists: folder in which names of split files are looked up.
 
     Raises:
         DataError: anything is missing or wrong; the sentence names it.
     """
-    task = load_task(dataset_dir, cache_dir, download, num_classes)
+    task = load_task(dataset_dir, cache_dir, download, num_classes, in_channels)
     if datalist_file is not None:
         datalist = read_datalist(datalist_file, task.dataset)
     else:
@@ -160,6 +168,20 @@ def revealed_labels(dataset_dir: str | os.PathLike[str], oracle: str = "dataset"
     if oracle != "dataset":
         return {}
     return {case: item["label"] for case, item in read_dataset(dataset_dir).items.items() if "label" in item}
+
+
+def checked_images(path: str | os.PathLike[str]) -> list[Item]:
+    """The images of an inference, each read once and found to be a finite 3D volume.
+
+    Args:
+        path: see :func:`~svgd_monai.data.datalist.read_images`.
+
+    Raises:
+        DataError: there is none, or one cannot be read, is not 3D, or is not finite; the sentence names it.
+    """
+    items = read_images(path)
+    check_cases(items, {0: "background"})
+    return items
 
 
 def class_names(dataset_dir: str | os.PathLike[str]) -> dict[int, str]:

@@ -19,7 +19,11 @@ from monai.transforms import (
     Spacingd,
     SpatialPadd,
     SpatialResample,
+    Transform,
 )
+from monai.transforms.traits import RandomizableTrait
+
+from svgd_monai.errors import SettingsError
 
 IMAGE, LABEL, AFFINE = "image", "label", "affine"
 
@@ -60,18 +64,27 @@ def preprocessing(
             that neither uncertainty nor mutual information sees it.
         plain: end with :class:`ToPlaind`. A pipeline that ends in ``Invertd`` and ``SaveImaged`` keeps the MetaTensors.
 
+    Raises:
+        SettingsError: an intensity transform is none of MONAI's, or is random: its result could not be cached.
+
     Returns:
         A transform of ``{"image": path, "label": path}`` (the label may be missing) to ``image`` (C, X, Y, Z) float32,
         ``label`` (1, X, Y, Z) uint8 and ``affine`` (4, 4).
     """
     keys = (IMAGE, LABEL)
+    intensities = [intensity] if callable(intensity) else list(intensity)
+    for each in intensities:
+        # MONAI's cache ends at the first step that is random or none of its transforms.
+        if not isinstance(each, Transform) or isinstance(each, RandomizableTrait):
+            name = getattr(each, "__name__", type(each).__name__)
+            raise SettingsError(f"intensity: {name} is not a deterministic transform of MONAI's.")
     steps: list[Callable[..., Any]] = [
         LoadImaged(keys, ensure_channel_first=True, image_only=True, allow_missing_keys=True),
         Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True),
     ]
     if spacing is not None:
         steps.append(Spacingd(keys, pixdim=tuple(spacing), mode=("bilinear", "nearest"), allow_missing_keys=True))
-    steps += [intensity] if callable(intensity) else list(intensity)
+    steps += intensities
     if pad_to is not None:
         steps.append(SpatialPadd(keys, tuple(pad_to), allow_missing_keys=True))
     if plain:

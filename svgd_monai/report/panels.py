@@ -22,6 +22,7 @@ def case_panel(
     uncertainty: Tensor,
     truth: Tensor | None = None,
     classes: Sequence[str] = (),
+    unit: str = "nats",
 ) -> Figure:
     """Image, truth, committee mean and uncertainty of one case, in the slice of :func:`uncertain_slice`.
 
@@ -29,9 +30,10 @@ def case_panel(
         title: stands above.
         image: (X, Y, Z).
         probability: (C, X, Y, Z), mean of the committee.
-        uncertainty: (X, Y, Z), nats.
+        uncertainty: (X, Y, Z).
         truth: (X, Y, Z) class indices; None where nobody has labelled the case.
         classes: names of the C classes, for the legend.
+        unit: of the uncertainty; in nats its colours go up to log C, else to its maximum.
 
     Returns:
         A figure without a window.
@@ -52,8 +54,9 @@ def case_panel(
         axes[1].set_title("truth")
     _overlay(axes[2], _slice(predicted, level), count)
     axes[2].set_title("committee mean")
-    heat = axes[3].imshow(_slice(uncertainty, level), cmap="magma", origin="lower", vmin=0.0, vmax=float(np.log(count)))
-    axes[3].set_title("uncertainty (nats)")
+    top = float(np.log(count)) if unit == "nats" else max(float(uncertainty.max()), 1e-6)
+    heat = axes[3].imshow(_slice(uncertainty, level), cmap="magma", origin="lower", vmin=0.0, vmax=top)
+    axes[3].set_title(f"uncertainty ({unit})" if unit else "uncertainty")
     figure.colorbar(heat, ax=axes[3], shrink=0.8)
     for axis in axes:
         axis.set_axis_off()
@@ -78,7 +81,7 @@ _COLOUR_NAMES = ("black", "orange", "sky blue", "green", "yellow", "pink", "verm
 
 
 def _slice(volume: Tensor, level: int) -> np.ndarray:
-    """Axial slice with the patient's right at the left of the picture's columns and anterior up."""
+    """Axial slice of an RAS+ volume: the patient's left at the left of the picture, anterior up."""
     return torch.as_tensor(volume)[..., level].detach().cpu().float().numpy().T
 
 

@@ -79,11 +79,12 @@ class PoolRecorder:
     def record(self, engine: Engine) -> None:
         """Histogram and pictures of the round."""
         rows = read_csv(self.folder / SCORES_FILE)
-        for column in ("score", "uncertainty", "mutual_information"):
+        for column in ("score", "uncertainty", "mutual_information", "disagreement"):
             values = [float(row[column]) for row in rows if row[column]]
             finite = [value for value in values if math.isfinite(value)]
             if finite:
                 self.writer.add_histogram(f"pool/{column}", torch.tensor(finite), self.step)
+                self.writer.add_scalar(f"pool_mean/{column}", sum(finite) / len(finite), self.step)
         if not (self.folder / QUERIES_FILE).is_file():
             return
         position = {item["case"]: index for index, item in enumerate(self.dataset.data)}
@@ -99,7 +100,9 @@ class PoolRecorder:
         truth = None
         if case in self.labels:
             truth = self.transform({"image": self.dataset.data[index]["image"], "label": self.labels[case]})["label"][0]
-        figure = case_panel(case, image[0], mean_probability(statistics)[0], uncertainty[0], truth, self.classes)
+        unit = "" if self.uncertainty_map == "variance" else "nats"
+        probability = mean_probability(statistics)[0]
+        figure = case_panel(case, image[0], probability, uncertainty[0], truth, self.classes, unit)
         self.writer.add_figure(f"queried/{rank}", figure, self.step)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from svgd_monai.committee.keeper import TRAINING_FILE
 from svgd_monai.errors import RunFolderError
-from svgd_monai.files import read_json
+from svgd_monai.files import read_csv, read_json
 from svgd_monai.rounds.ledger import Ledger
 
 TIMES_FILE = "times.json"
@@ -36,6 +37,7 @@ def curve_row(folder: Path, ledger: Ledger, number: int) -> dict[str, Any]:
     """
     metrics = read_json(folder / "metrics.json")
     times = read_json(folder / TIMES_FILE) if (folder / TIMES_FILE).is_file() else {}
+    trained = read_json(folder / TRAINING_FILE)
     training = Ledger(ledger.split, ledger.queries[:number]).training
     try:
         test: Mapping[str, Any] = metrics["test"]
@@ -47,8 +49,18 @@ def curve_row(folder: Path, ledger: Ledger, number: int) -> dict[str, Any]:
             "test_dice": test["dice"],
             **{f"test_dice_{name}": value for name, value in test["dice_per_class"].items()},
             "test_dice_grid": test["dice_grid"],
-            "seconds_train": times.get("train"),
+            "seconds_train": trained["seconds"],  # also of what was trained before a kill
             "seconds_score": times.get("acquire"),
         }
     except (KeyError, TypeError) as error:
         raise RunFolderError(f"{folder / 'metrics.json'} lacks {error}.") from error
+
+
+def disagreement(folder: Path) -> float | None:
+    """Mean over a round's unlabelled pool cases of their mean BALD, in nats; None where there are none.
+
+    Args:
+        folder: the round's.
+    """
+    values = [float(row["disagreement"]) for row in read_csv(folder / "scores.csv") if row["labelled"] == "false"]
+    return sum(values) / len(values) if values else None

@@ -37,5 +37,6 @@ def active_learning(stages: Mapping[str, str], hooks: Sequence[Hook] = ()) -> Ac
         components=components,
         stages={name: folder / file for name, file in stages.items()},
         hooks=hooks,
+        imports=parser.get("imports", []),
         data_lists=Path(components["bundle_root"]).parent.parent / "data_lists",
     )

@@ -21,6 +21,7 @@ from svgd_monai.rounds.curve import TIMES_FILE, curve_columns, curve_row
 from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound, Hook
 from svgd_monai.rounds.ledger import Ledger
 from svgd_monai.rounds.lock import run_lock
+from svgd_monai.rounds.log import log_end, log_round
 from svgd_monai.rounds.oracle import DatasetOracle, Oracle
 from svgd_monai.rounds.prepare import prepare_volumes
 from svgd_monai.rounds.run_folder import RunFolder, run_record
@@ -46,6 +47,7 @@ class ActiveLearning:
         hooks: called around the rounds, in their order.
         data_lists: folder in which names of split files are looked up.
         oracle: gives, for the data set, the source of labels.
+        imports: import statements for the stages' expressions.
 
     Attributes:
         folder: the run's folder.
@@ -62,6 +64,7 @@ class ActiveLearning:
         hooks: Sequence[Hook] = (),
         data_lists: str | os.PathLike[str] | None = None,
         oracle: Callable[[MSDDataset], Oracle] = DatasetOracle,
+        imports: Sequence[str] = (),
     ) -> None:
         self.settings = dict(settings)
         self.components = dict(components or {})
@@ -69,7 +72,7 @@ class ActiveLearning:
         self.data_lists = data_lists
         self.oracle = oracle
         self.folder = RunFolder(settings["output_dir"])
-        self.stages = Stages(stages, {**self.components, **self.settings})
+        self.stages = Stages(stages, {**self.components, **self.settings}, imports)
         self.curve: list[dict[str, Any]] = []
         self.ledger: Ledger
         self.writer: SummaryWriter
@@ -93,7 +96,12 @@ class ActiveLearning:
         )
         with run_lock(self.folder.root):
             self.folder.remove_temporaries()
-            task = load_task(dataset.root, self.settings["cache_dir"], num_classes=self.settings["num_classes"])
+            task = load_task(
+                dataset.root,
+                self.settings["cache_dir"],
+                num_classes=self.settings["num_classes"],
+                in_channels=self.settings["in_channels"],
+            )
             finished = self.folder.open(run_record(self.settings, self.components, split, task))
             self.ledger = self._read_ledger(Ledger(split))
             if finished:
@@ -130,7 +138,7 @@ class ActiveLearning:
                     self.ledger.record(chosen)
                 write_json(self.folder.ledger_file, self.ledger.as_dict())
             if number >= first - 1:  # the hooks of the last complete round may have been cut off
-                self._log_round(number)
+                log_round(self.folder, self.curve[number])
                 self._call(AfterRound, "after_round", number)
             missing = [] if final else oracle.missing(chosen)
             if missing:
@@ -140,7 +148,7 @@ class ActiveLearning:
             if final:
                 self._call(AfterRun, "after_run")
                 self.folder.finish()
-                self._log_end(number)
+                log_end(self.folder, number, self.rounds)
                 return
 
     def _call(self, kind: type, method: str, *arguments: int) -> None:
@@ -229,22 +237,3 @@ class ActiveLearning:
                 write_json(self.folder.round(number) / QUERIES_FILE, known[number])
                 ledger.record(known[number])
         return ledger
-
-    def _log_round(self, number: int) -> None:
-        row = self.curve[number]
-        logger.info(
-            "Round %d: %d unique labels, validation Dice %s, test Dice %s.",
-            number, row["unique_labels"], *(_shown(row[key]) for key in ("val_dice", "test_dice")),
-        )  # fmt: skip
-
-    def _log_end(self, number: int) -> None:
-        if number < self.rounds:
-            logger.info(
-                "The pool is exhausted: after %d rounds every case of it is labelled. %d further rounds were not run.",
-                number, self.rounds - number,
-            )  # fmt: skip
-        logger.info("The run in %s is complete; ranking.csv says what to label next.", self.folder.root)
-
-
-def _shown(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from svgd_monai.committee.keeper import COMMITTEE_FILE
+from svgd_monai.committee.keeper import COMMITTEE_FILE, PROGRESS_FILE
 from svgd_monai.data import Split, TaskData
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import TEMPORARY_SUFFIX, read_json, write_json
@@ -49,8 +50,11 @@ class RunFolder:
 
     def remove_temporaries(self) -> None:
         """Remove what writes that were cut off have left behind."""
-        for path in (*self.root.glob(f"*{TEMPORARY_SUFFIX}"), *self.root.glob(f"round_*/*{TEMPORARY_SUFFIX}")):
-            path.unlink(missing_ok=True)
+        for pattern in ("", "round_*/", "cache/", "cache/volumes/"):
+            for path in self.root.glob(f"{pattern}*{TEMPORARY_SUFFIX}"):
+                path.unlink(missing_ok=True)
+        for path in self.root.glob(f"round_*/{COMMITTEE_FILE}"):
+            (path.parent / PROGRESS_FILE).unlink(missing_ok=True)
 
     def open(self, record: Mapping[str, Any]) -> bool:
         """Write ``run.json``, or compare with the one that is there.
@@ -111,7 +115,7 @@ def run_record(
     settings: Mapping[str, Any], components: Mapping[str, Any], split: Split, task: TaskData
 ) -> dict[str, Any]:
     """What ``run.json`` holds: settings, the overlay's components, versions, split, and what the data set is."""
-    return {
+    record = {
         "settings": dict(settings),
         "components": {key: value for key, value in components.items() if key not in MAY_CHANGE},
         "seed": settings["seed"],
@@ -124,3 +128,6 @@ def run_record(
         },
         "split": split.as_dict(),
     }
+    # As it will read back, so that a continuation compares like with like.
+    content: dict[str, Any] = json.loads(json.dumps(record, default=str))
+    return content

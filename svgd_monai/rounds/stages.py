@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,16 @@ class Stages:
         files: configuration file of each stage, by the stage's name.
         overrides: top-level keys that every stage gets: the loop's resolved settings, and the components that overlay
             files gave. A key set once on the loop holds in every stage.
+        imports: import statements that overlay files gave, added to each stage's own.
     """
 
-    def __init__(self, files: Mapping[str, str | os.PathLike[str]], overrides: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, str | os.PathLike[str]],
+        overrides: Mapping[str, Any],
+        imports: Sequence[str] = (),
+    ) -> None:
+        self.imports = list(imports)
         self.files = {name: Path(path) for name, path in files.items()}
         self.overrides = dict(overrides)
 
@@ -35,6 +42,7 @@ class Stages:
         """The configuration of a stage with the loop's settings and ``keys``, parsed but not evaluated."""
         parser = ConfigParser()
         parser.read_config(self.files[stage])
+        parser["imports"] = [*parser.get("imports", []), *self.imports]
         for key, value in {**self.overrides, **keys}.items():
             # A component is copied, for parsing changes it in place; a live object, such as a writer, is shared.
             parser[key] = copy.deepcopy(value) if isinstance(value, (dict, list)) else value

@@ -31,6 +31,7 @@ class Key:
         null: whether null is a value.
         low: least value of a number, or of each in a list.
         above: the number must be above this.
+        below: the number must be below this.
         length: length of a list; a single number stands for a list of equal ones.
         choices: the words allowed.
         words: words that mean a value, e.g. ``flat`` for null.
@@ -41,6 +42,7 @@ class Key:
     null: bool = False
     low: float | None = None
     above: float | None = None
+    below: float | None = None
     length: int | None = None
     choices: tuple[str, ...] | None = None
     words: Mapping[str, Any] | None = None
@@ -54,6 +56,14 @@ def _device(value: str) -> None:
         raise SettingsError(f"device: {value!r} is not a device of torch, such as cpu or cuda:0.") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SettingsError(f"device: {value} is not there, {torch.cuda.device_count()} CUDA devices are.")
+
+
+def _window(sides: list[int]) -> None:
+    if max(sides) < 32:
+        raise SettingsError(
+            f"roi_size: {sides} is too small; the network halves it four times, and instance normalisation needs two "
+            "voxels at the end: one side must be 32 or more."
+        )
 
 
 #: Every key that the package itself understands; a bundle's configuration names those it uses.
@@ -94,8 +104,9 @@ KEYS: dict[str, Key] = {
     "in_channels": Key("int", low=1),
     "num_classes": Key("int", low=2),
     "spacing": Key("floats", null=True, above=0, length=3),
-    "roi_size": Key("ints", low=16, length=3),
-    "overlap": Key("float", low=0),
+    "roi_size": Key("ints", low=16, length=3, check=_window),
+    "pad_to": Key("ints", null=True, low=1, length=3),
+    "overlap": Key("float", low=0, below=1),
     "augmentation": Key("str", choices=("none", "light")),
     "checkpoint": Key("str", choices=CHECKPOINTS),
     "committee_file": Key("str"),
@@ -198,6 +209,8 @@ def _number(name: str, value: Any, key: Key, kind: str) -> int | float:
         raise SettingsError(f"{name}: {value} is below {key.low:g}.")
     if key.above is not None and number <= key.above:
         raise SettingsError(f"{name}: {value} is not above {key.above:g}.")
+    if key.below is not None and number >= key.below:
+        raise SettingsError(f"{name}: {value} is not below {key.below:g}.")
     if kind == "int":
         return value if isinstance(value, int) else int(number)  # a float cannot hold every whole number
     return number
@@ -209,4 +222,7 @@ def _list(name: str, value: Any, key: Key) -> list[Any]:
         value = [value] * key.length
     if not isinstance(value, (list, tuple)) or (key.length is not None and len(value) != key.length):
         raise SettingsError(f"{name}: {value!r} is not a list of {key.length} numbers.")
-    return [_scalar(name, item, key, kind) for item in value]
+    items = [_scalar(name, item, key, kind) for item in value]
+    if key.check is not None:
+        key.check(items)
+    return items

@@ -405,3 +405,11 @@ def test_images_that_cannot_be_compared_are_named(path):
         store.matrix(keys(2), keys(3), pool.load)
     with pytest.raises(ValueError, match="image key2 has 9 voxels, another 210"):
         store.matrix(keys(0), keys(4, 2), pool.load)
+
+
+def test_a_few_stray_voxels_make_no_image_of_a_constant():
+    image = torch.ones(1, 10, 20, 10)
+    image[0, 0, :4, 0] = 0.0  # 0.2 %
+    assert is_constant(image).tolist() == [True]
+    image[0, 0] = torch.linspace(0, 1, 200).reshape(20, 10)  # 10 %
+    assert is_constant(image).tolist() == [False]

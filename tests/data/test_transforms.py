@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, ScaleIntensityRanged
+from monai.transforms import Compose, Identityd, Lambdad, RandGaussianNoised, ScaleIntensityRanged
 
 from svgd_monai.data import augmentation, preprocessing, to_grid, training_crop, training_preprocessing
 from svgd_monai.data.transforms import ToPlaind
+from svgd_monai.errors import SettingsError
 
-
-def identity(data):
-    return data
+identity = Identityd("image")
 
 
 def rotation(degrees, axis):
@@ -114,6 +113,12 @@ def test_intensities_are_scaled_by_one_or_several_transforms(tmp_path):
     plain, once, twice = (preprocessing(i)(dict(item))["image"] for i in (identity, scale, [scale, scale]))
     torch.testing.assert_close(once, (plain / 100).clamp(0, 1))
     torch.testing.assert_close(twice, once / 100)
+
+
+@pytest.mark.parametrize("intensity", [lambda data: data, RandGaussianNoised("image", prob=1.0)])
+def test_an_intensity_that_could_not_be_cached_is_refused(intensity):
+    with pytest.raises(SettingsError, match=r"^intensity: "):
+        preprocessing([Lambdad("image", abs), intensity])
 
 
 def test_padding_is_done_only_on_demand_and_the_affine_follows(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from runs import CONFIG, KEYS, arguments, curve, run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from svgd_monai.data import make_phantom
 from svgd_monai.rounds import ActiveLearning
@@ -116,6 +117,23 @@ def test_mutual_information_is_computed_once_per_pair_over_a_run(finished):
     labelled = len(labelled_at(finished, 2))
     # distinct pairs (unordered) of a labelled with any case of the pool
     assert pairs == labelled * pool - labelled * (labelled - 1) // 2
+
+
+def test_tensorboard_shows_training_rounds_pool_and_queries(finished):
+    events = EventAccumulator(
+        str(finished / "tensorboard"), size_guidance={"scalars": 0, "histograms": 0, "images": 0}
+    ).Reload()
+    scalars = events.Tags()["scalars"]
+    particles = [f"loss/particle_{m}" for m in range(2)]
+    moved = [f"committee/{n}" for n in ("drive", "prior", "repulsion", "bandwidth", "distance", "kernel", "norm")]
+    for tag in (*particles, *moved):
+        assert [event.step for event in events.Scalars(tag)] == [1, 2, 3, 4, 5, 6], tag
+    for tag in ("dice_validation/mean", "dice_test/mean", "dice_test/anterior", "dice_test/posterior"):
+        assert [event.step for event in events.Scalars(tag)] == [2, 4, 6], f"{tag} against unique labels"
+    assert {"pool_mean/disagreement", "labels/unique"} <= set(scalars)
+    assert [event.step for event in events.Histograms("pool/score")] == [0, 1, 2]
+    for rank in (1, 2):
+        assert [event.step for event in events.Images(f"queried/{rank}")] == [0, 1]
 
 
 def test_an_exhausted_pool_ends_the_run_with_a_sentence(eight_cases, tmp_path):

@@ -1,0 +1,60 @@
+"""Log lines that a person can follow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from svgd_monai.rounds.curve import disagreement
+from svgd_monai.rounds.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+#: A committee whose members disagree less than this, relative to round 0, tells nothing apart any more.
+COLLAPSE = 0.1
+
+
+def log_round(folder: RunFolder, row: Mapping[str, Any]) -> None:
+    """What a round has given, and a warning when its committee has collapsed: it is worth its disagreement.
+
+    Args:
+        folder: the run's.
+        row: the round's of the learning curve.
+    """
+    number = int(row["round"])
+    now, first = disagreement(folder.round(number)), disagreement(folder.round(0))
+    logger.info(
+        "Round %d: %d unique labels, validation Dice %s, test Dice %s, mean BALD of the unlabelled cases %s.",
+        number,
+        row["unique_labels"],
+        *(_shown(value) for value in (row["val_dice"], row["test_dice"], now)),
+    )
+    if now is not None and first is not None and now < COLLAPSE * first:
+        logger.warning(
+            "Round %d: the committee has collapsed, its members disagree %.1e times as much as in round 0; "
+            "a weaker prior (prior_std, likelihood_scale) or fewer steps keep them apart.",
+            number,
+            now / first,
+        )
+
+
+def log_end(folder: RunFolder, number: int, rounds: int) -> None:
+    """How the run has ended.
+
+    Args:
+        folder: the run's.
+        number: the last round.
+        rounds: those that were asked for.
+    """
+    if number < rounds:
+        logger.info(
+            "The pool is exhausted: after %d rounds every case of it is labelled. %d further rounds were not run.",
+            number,
+            rounds - number,
+        )
+    logger.info("The run in %s is complete; ranking.csv says what to label next.", folder.root)
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
