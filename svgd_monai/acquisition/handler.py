@@ -165,6 +165,7 @@ class AcquisitionHandler:
         write_csv(self.folder / SCORES_FILE, COLUMNS, rows)
         if self.count > 0:
             write_json(self.folder / QUERIES_FILE, queried)
+            logger.info("%d cases scored; to label next: %s", len(cases), ", ".join(queried))
 
     def _rows(self, view: PoolView, scores: Tensor, queried: Sequence[str]) -> list[dict[str, Any]]:
         shared = [None] * len(view.cases) if view.information is None else view.information.tolist()

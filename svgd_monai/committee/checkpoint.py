@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +26,46 @@ _PREFIX = "networks."
 _NAME = re.compile(r"networks\.\d+\..+")
 
 
-def save_committee(path: str | os.PathLike[str], particles: Particles, values: Tensor | None = None) -> Path:
+def save_committee(
+    path: str | os.PathLike[str],
+    particles: Particles,
+    values: Tensor | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a ``committee.pt`` atomically.
 
     Args:
         path: the file.
         particles: gives the layout, and the values where none are given.
         values: (M, D), e.g. those of the best validation.
+        preprocessing: plain values, such as the spacing, that whoever uses the committee must share.
     """
     # A clone, for torch would write all the memory that a view is part of.
     chosen = particles.values if values is None else values
     matrix = chosen.detach().cpu().clone(memory_format=torch.contiguous_format)
     layout = [[name, list(shape)] for name, shape in particles.layout]
-    return write_torch(path, {"format": FORMAT, "values": matrix, "layout": layout})
+    return write_torch(
+        path, {"format": FORMAT, "values": matrix, "layout": layout, "preprocessing": dict(preprocessing or {})}
+    )
 
 
-def load_committee(path: str | os.PathLike[str], committee: nn.Module) -> None:
+def load_committee(
+    path: str | os.PathLike[str], committee: nn.Module, preprocessing: Mapping[str, Any] | None = None
+) -> None:
     """Fill a committee from a committee file of either form.
 
     Args:
         path: a ``committee.pt`` or a ``model.pt``.
         committee: ``Particles`` or ``CommitteeMean`` of the same architecture and number of members.
+        preprocessing: what the volumes go through here; compared with what a ``committee.pt`` was trained on.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another architecture or number of particles, or not finite.
+        CheckpointError: the committee was trained on other preprocessing, or the file is missing, damaged, of another
+            architecture or number of particles, or not finite.
     """
-    state = _state_dict(_read(path), path)
+    content = _read(path)
+    state = _state_dict(content, path)
+    _same_preprocessing(content.get("preprocessing"), preprocessing, path)
     if isinstance(committee, Particles):
         with torch.no_grad():
             committee.values.copy_(_matrix(state, committee, path))
@@ -127,6 +142,14 @@ def _matrix(state: dict[str, Tensor], particles: Particles, path: str | os.PathL
         _same_layout([(n, tuple(v.shape)) for n, v in found.items()], particles.layout, path)
         rows.append(torch.cat([found[name].reshape(-1) for name, _ in particles.layout]))
     return torch.stack(rows)
+
+
+def _same_preprocessing(found: Any, expected: Mapping[str, Any] | None, path: str | os.PathLike[str]) -> None:
+    """Weights do not tell what they were trained on, and a committee on another grid predicts nothing in silence."""
+    trained = found if isinstance(found, dict) else {}
+    for key, value in (expected or {}).items():
+        if key in trained and trained[key] != value:
+            raise CheckpointError(f"{key}: {path} was trained with {trained[key]!r}, the configuration says {value!r}.")
 
 
 def _same_count(found: int, expected: int, path: str | os.PathLike[str]) -> None:

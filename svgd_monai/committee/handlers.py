@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -30,10 +31,14 @@ class CommitteeLoader:
     Args:
         path: a ``committee.pt`` or ``model.pt``.
         committee: ``Particles`` or ``CommitteeMean``.
+        preprocessing: see :func:`~svgd_monai.committee.checkpoint.load_committee`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], committee: nn.Module) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], committee: nn.Module, preprocessing: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = path
+        self.preprocessing = preprocessing
         self.committee = committee
 
     def attach(self, engine: Engine) -> None:
@@ -46,7 +51,7 @@ class CommitteeLoader:
         Raises:
             CheckpointError: the file is missing, damaged, or does not fit.
         """
-        load_committee(self.path, self.committee)
+        load_committee(self.path, self.committee, self.preprocessing)
 
 
 class CommitteeTracker:

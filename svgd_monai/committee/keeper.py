@@ -47,6 +47,7 @@ class CommitteeKeeper:
         key: plain values that a continued training must share with the one that was cut off.
         initial: a committee file to start from (warm start); None starts from the initialisation.
         seed: of torch's own stream, from which dropout draws.
+        preprocessing: noted in the committee file, see :func:`~svgd_monai.committee.checkpoint.save_committee`.
 
     Raises:
         SettingsError: ``checkpoint`` is unknown.
@@ -64,6 +65,7 @@ class CommitteeKeeper:
         key: Mapping[str, Any] | None = None,
         initial: str | os.PathLike[str] | None = None,
         seed: int = 0,
+        preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
         if checkpoint not in CHECKPOINTS:
             raise SettingsError(f"checkpoint: {checkpoint!r} is not one of {', '.join(CHECKPOINTS)}.")
@@ -77,6 +79,7 @@ class CommitteeKeeper:
         self.key = repr(sorted((key or {}).items()))
         self.initial = initial
         self.seed = seed
+        self.preprocessing = dict(preprocessing or {})
         self.best: Tensor | None = None
         self.best_metric = -math.inf
         self.best_step = 0
@@ -124,7 +127,8 @@ class CommitteeKeeper:
         kept = None if math.isinf(self.best_metric) else self.best_metric
         record = {"step": self.best_step, self.metric: kept, "validations": self.validations, "seconds": self.seconds}
         write_json(self.folder / TRAINING_FILE, record)
-        save_committee(self.folder / COMMITTEE_FILE, self.network, self.best)
+        path = save_committee(self.folder / COMMITTEE_FILE, self.network, self.best, self.preprocessing)
+        logger.info("the committee of step %d is in %s", self.best_step, path)
         (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
 
     def _validation(self) -> float | None:

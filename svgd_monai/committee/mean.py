@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -38,11 +39,12 @@ class CommitteeMean(nn.Module):
             yield network(x)
 
 
-def committee_mean(network: Callable[[], nn.Module], num_particles: int) -> CommitteeMean:
+def committee_mean(network: nn.Module | Callable[[], nn.Module], num_particles: int) -> CommitteeMean:
     """A :class:`CommitteeMean` of M fresh networks, for a configuration to fill from a checkpoint.
 
     Args:
-        network: a callable that returns a network (``_mode_: callable`` in a configuration).
+        network: a network, or a callable that returns one (``_mode_: callable`` in a configuration).
         num_particles: M.
     """
-    return CommitteeMean([network() for _ in range(num_particles)])
+    fresh = (copy.deepcopy(network) if isinstance(network, nn.Module) else network() for _ in range(num_particles))
+    return CommitteeMean(list(fresh))

@@ -17,7 +17,7 @@ from svgd_monai.errors import DataError
 from svgd_monai.files import write_json
 
 ROLES = ("training", "validation", "test", "unlabeled")
-IMAGE_KEYS = ("images", *ROLES)
+IMAGE_KEYS = ("images", *ROLES, "testing")
 
 
 @dataclass(frozen=True)

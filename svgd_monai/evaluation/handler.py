@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -13,6 +14,8 @@ from svgd_monai.acquisition import get_strategy
 from svgd_monai.data.datalist import RoundDatalist, read_dataset
 from svgd_monai.evaluation.cases import CaseResult, case_rows, measure_case, summarise_results
 from svgd_monai.files import write_csv, write_json
+
+logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
 CASES_FILE = "cases.csv"
@@ -79,7 +82,8 @@ class CaseMetricsHandler:
         columns, rows = case_rows(self.results, self.roles, self.classes)
         write_csv(self.folder / CASES_FILE, columns, rows)
         by_role = {role: {c: r for c, r in self.results.items() if self.roles[c] == role} for role in ROLES}
-        write_json(
-            self.folder / METRICS_FILE,
-            {role: summarise_results(results, self.classes) for role, results in by_role.items()},
-        )
+        summary = {role: summarise_results(results, self.classes) for role, results in by_role.items()}
+        path = write_json(self.folder / METRICS_FILE, summary)
+        measured = {role: found["dice"] for role, found in summary.items() if found["dice"] is not None}
+        dice = ", ".join(f"{role} Dice {value:.4f}" for role, value in measured.items())
+        logger.info("%d cases measured in their own geometry: %s (%s)", len(self.results), dice, path)

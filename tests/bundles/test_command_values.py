@@ -116,7 +116,7 @@ def test_null_on_the_command_line_wins_over_an_overlay(loop_of, config, bundle, 
     paper = bundle / "configs/paper.yaml"
     loop = loop_of(*words(config, paper, output_dir=tmp_path), "--pad_to=None", "--split_file=None")
     assert loop.settings["split_file"] is None
-    assert loop.components["pad_to"] is None
+    assert loop.settings["pad_to"] is None
     assert loop.settings["roi_size"] == [64, 64, 64]
 
 

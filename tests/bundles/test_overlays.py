@@ -31,7 +31,7 @@ def test_the_papers_overlay_pads_compares_padded_volumes_and_normalises_over_all
     assert record["settings"]["mi_grid"] is None
     assert record["settings"]["likelihood_scale"] == 1.0
     assert record["components"]["intensity"]["a_max"] == 2048.0
-    assert record["components"]["pad_to"] == [24, 32, 24]
+    assert record["settings"]["pad_to"] == [24, 32, 24]
     with (tmp_path / "round_000/scores.csv").open() as file:
         table = list(csv.DictReader(file))
     shared = [float(row["mutual_information"]) for row in table]

@@ -6,9 +6,12 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from command import TINY, words
+from monai.networks.nets import UNet
 from runs import run
 
+from svgd_monai.committee import committee_mean
 from svgd_monai.committee.convert import main as convert
 from svgd_monai.data import read_dataset
 
@@ -117,3 +120,42 @@ def test_a_missing_committee_fails_when_it_runs_not_when_it_is_built(bundle, pha
     assert workflow.evaluator is not None
     with pytest.raises(SystemExit, match=r"nowhere\.pt"):
         workflow.run()
+
+
+def test_a_committee_on_another_grid_than_it_was_trained_on_is_refused(bundle, phantom_mr, trained, tmp_path):
+    tiny = {k: v for k, v in TINY.items() if f"\n{k}:" in (bundle / "configs/evaluate.yaml").read_text()}
+    keys = {**tiny, "dataset_dir": phantom_mr, "output_dir": tmp_path, "committee_file": trained / "committee.pt"}
+    result = run(words(bundle / "configs/evaluate.yaml", **{**keys, "spacing": [2.5, 2.5, 2.5]}))
+    assert result.code == 1
+    assert result.last_line.startswith("spacing: ")
+    assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("fault", ["one voxel is NaN", "not a volume", "two channels"])
+def test_an_image_that_cannot_be_segmented_is_refused_by_name(bundle, phantom_mr, trained, tmp_path, fault):
+    images = tmp_path / "images"
+    images.mkdir()
+    source = nib.load(next(iter(read_dataset(phantom_mr).items.values()))["image"])
+    values = np.asarray(source.dataobj).astype(np.float32)
+    if fault == "not a volume":
+        (images / "strange.nii.gz").write_bytes(b"<html>not found</html>")
+    else:
+        values = np.stack([values, values], -1) if fault == "two channels" else values
+        if fault == "one voxel is NaN":
+            values[3, 4, 5] = np.nan
+        nib.save(nib.Nifti1Image(values, source.affine), images / "strange.nii.gz")
+    known = (bundle / "configs/inference.yaml").read_text()
+    keys = {k: v for k, v in TINY.items() if f"\n{k}:" in known}
+    keys |= {"dataset_dir": images, "output_dir": tmp_path / "out", "committee_file": trained / "committee.pt"}
+    result = run(words(bundle / "configs/inference.yaml", **keys))
+    assert result.code == 1
+    assert "strange" in result.last_line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_an_overlay_may_be_a_module_or_a_callable(bundle):
+    network = UNet(3, 1, 3, (2, 4), (2,))
+    for given in (network, lambda: UNet(3, 1, 3, (2, 4), (2,))):
+        committee = committee_mean(given, 2)
+        assert committee(torch.rand(1, 1, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
+        assert committee.networks[0] is not committee.networks[1]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.data import DataLoader
 from monai.inferers import SlidingWindowInferer
+from monai.transforms import Identityd
 from torch import nn
 
 from svgd_monai.committee import CommitteeEvaluator, CommitteeMean
@@ -35,8 +36,7 @@ class Reader(nn.Module):
         return -self.sharpness * (seen - classes).square()
 
 
-def unscaled(data):
-    return data
+unscaled = Identityd("image")
 
 
 def save(path, values, affine):
