@@ -28,7 +28,7 @@ def case_panel(
 
     Args:
         title: stands above.
-        image: (X, Y, Z).
+        image: (X, Y, Z), RAS+ like all that follow.
         probability: (C, X, Y, Z), mean of the committee.
         uncertainty: (X, Y, Z).
         truth: (X, Y, Z) class indices; None where nobody has labelled the case.
@@ -60,6 +60,8 @@ def case_panel(
     figure.colorbar(heat, ax=axes[3], shrink=0.8)
     for axis in axes:
         axis.set_axis_off()
+    for place, side, align in ((0.02, "L", "left"), (0.98, "R", "right")):  # of the patient: the volume is RAS+
+        axes[0].text(place, 0.5, side, transform=axes[0].transAxes, color="yellow", ha=align)
     legend = ", ".join(f"{name}: {_COLOUR_NAMES[index % 8]}" for index, name in enumerate(classes) if index > 0)
     figure.suptitle(f"{title}   ({legend})" if legend else title, fontsize=10)
     return figure
