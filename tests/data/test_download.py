@@ -1,6 +1,7 @@
 """A missing data set is fetched only when asked for, and arrives whole or not at all."""
 
 import hashlib
+import sys
 import tarfile
 from http.client import IncompleteRead
 from urllib.error import URLError
@@ -29,7 +30,8 @@ def calls(monkeypatch):
     """Calls of the downloader, which puts a small task in place."""
     seen = []
 
-    def fetch(url, filepath, hash_val, hash_type):
+    def fetch(url, filepath, hash_val, hash_type, progress):
+        assert progress == sys.stderr.isatty(), "a bar where nobody sees it"
         seen.append((url, hash_val, hash_type))
         filepath.write_bytes(b"an archive")
 
