@@ -13,6 +13,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+#: Key of the (B, C + 2, ...) statistics in the output of an evaluator.
+STATISTICS = "statistics"
 #: Channels behind the C mean probabilities: mean member entropy, mean power.
 EXTRA_CHANNELS = 2
 

@@ -22,7 +22,7 @@ from svgd_monai.acquisition.view import PoolView, ScoreOptions
 from svgd_monai.errors import SettingsError
 from svgd_monai.files import write_csv, write_json
 from svgd_monai.seeding import derive_seed
-from svgd_monai.statistics import EXTRA_CHANNELS, mean_probability, summarise
+from svgd_monai.statistics import EXTRA_CHANNELS, STATISTICS, mean_probability, summarise
 
 logger = logging.getLogger(__name__)
 
@@ -198,8 +198,8 @@ def _defined(value: float | None) -> float | None:
 
 
 def _statistics(item: Mapping[str, Any]) -> Tensor:
-    if "statistics" in item:
-        return torch.as_tensor(item["statistics"])
+    if STATISTICS in item:
+        return torch.as_tensor(item[STATISTICS])
     members = [item[key] for key in sorted((k for k in item if k.startswith("pred_")), key=lambda k: int(k[5:]))]
     if not members and "pred" in item:
         members = [item["pred"]]

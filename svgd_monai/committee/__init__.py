@@ -1,7 +1,7 @@
 """The committee: particles, SVGD, the Dice log-likelihood, and the engines that train and evaluate it."""
 
 from svgd_monai.committee.checkpoint import convert_committee, load_committee, save_committee
-from svgd_monai.committee.evaluator import STATISTICS, CommitteeEvaluator, CommitteeStatistics
+from svgd_monai.committee.evaluator import CommitteeEvaluator, CommitteeStatistics
 from svgd_monai.committee.handlers import CommitteeLoader, CommitteeTracker
 from svgd_monai.committee.keeper import CommitteeKeeper
 from svgd_monai.committee.loss import LogDiceLoss
@@ -12,7 +12,6 @@ from svgd_monai.committee.svgd import SteinKernel, median_bandwidth, stein_kerne
 from svgd_monai.committee.trainer import CommitteeTrainer
 
 __all__ = [
-    "STATISTICS",
     "Balance",
     "CommitteeEvaluator",
     "CommitteeKeeper",

@@ -11,10 +11,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
-from svgd_monai.statistics import mean_probability, summarise
-
-#: Key of the (B, C + 2, ...) statistics in the output of :class:`CommitteeEvaluator`.
-STATISTICS = "statistics"
+from svgd_monai.statistics import STATISTICS, mean_probability, summarise
 
 
 class Committee(Protocol):

@@ -191,13 +191,6 @@ def _read_classes(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
     return dict(sorted(classes.items()))
 
 
-def _list_names(folder: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in folder.iterdir())
-    except OSError as error:
-        raise DataError(f"The folder {folder} cannot be read ({error.strerror}).") from error
-
-
 def _read_listed(file: Path, keys: Sequence[str], root: Path, allow_outside: bool) -> list[Item]:
     content = read_json_object(file)
     used = [key for key in keys if key in content]

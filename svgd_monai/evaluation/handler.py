@@ -14,6 +14,7 @@ from svgd_monai.acquisition import get_strategy
 from svgd_monai.data.datalist import RoundDatalist, read_dataset
 from svgd_monai.evaluation.cases import CaseResult, case_rows, measure_case, summarise_results
 from svgd_monai.files import write_csv, write_json
+from svgd_monai.statistics import STATISTICS
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class CaseMetricsHandler:
                 warnings.filterwarnings("ignore", message=".*(all 0|surface|empty).*")
                 warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
                 self.results[case] = measure_case(
-                    output["statistics"],
+                    output[STATISTICS],
                     item["affine"],
                     item["label"],
                     self._load(self.labels[case]),

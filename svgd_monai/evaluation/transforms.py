@@ -10,9 +10,9 @@ from monai.utils import convert_to_dst_type
 
 from svgd_monai.acquisition import UNCERTAINTY_NAMES, maps_from_statistics
 from svgd_monai.errors import SettingsError
-from svgd_monai.statistics import EXTRA_CHANNELS
+from svgd_monai.statistics import EXTRA_CHANNELS, STATISTICS
 
-STATISTICS, UNCERTAINTY = "statistics", "uncertainty"
+UNCERTAINTY = "uncertainty"
 
 
 class UncertaintyMapd(MapTransform):

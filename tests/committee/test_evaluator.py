@@ -12,13 +12,13 @@ from torch import nn
 
 from svgd_monai.acquisition import committee_statistics
 from svgd_monai.committee import (
-    STATISTICS,
     CommitteeEvaluator,
     CommitteeMean,
     CommitteeStatistics,
     Particles,
     committee_mean,
 )
+from svgd_monai.statistics import STATISTICS
 
 
 class Pointwise(nn.Module):
