@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 from torch.optim import Optimizer
 
-from svgd_monai.committee.checkpoint import load_committee, save_committee
+from svgd_monai.committee.checkpoint import convert_committee, load_committee, save_committee
 from svgd_monai.committee.particles import Particles
 from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.files import read_torch, write_json, write_torch
@@ -48,6 +48,8 @@ class CommitteeKeeper:
         initial: a committee file to start from (warm start); None starts from the initialisation.
         seed: of torch's own stream, from which dropout draws.
         preprocessing: noted in the committee file, see :func:`~svgd_monai.committee.checkpoint.save_committee`.
+        model_file: where the committee is written once more, as the plain modules of a bundle's ``models/model.pt``;
+            None: nowhere.
 
     Raises:
         SettingsError: ``checkpoint`` is unknown.
@@ -66,6 +68,7 @@ class CommitteeKeeper:
         initial: str | os.PathLike[str] | None = None,
         seed: int = 0,
         preprocessing: Mapping[str, Any] | None = None,
+        model_file: str | os.PathLike[str] | None = None,
     ) -> None:
         if checkpoint not in CHECKPOINTS:
             raise SettingsError(f"checkpoint: {checkpoint!r} is not one of {', '.join(CHECKPOINTS)}.")
@@ -80,6 +83,7 @@ class CommitteeKeeper:
         self.initial = initial
         self.seed = seed
         self.preprocessing = dict(preprocessing or {})
+        self.model_file = model_file
         self.best: Tensor | None = None
         self.best_metric = -math.inf
         self.best_step = 0
@@ -129,6 +133,8 @@ class CommitteeKeeper:
         write_json(self.folder / TRAINING_FILE, record)
         path = save_committee(self.folder / COMMITTEE_FILE, self.network, self.best, self.preprocessing)
         logger.info("the committee of step %d is in %s", self.best_step, path)
+        if self.model_file is not None:
+            logger.info("and, for MONAI's tools, in %s", convert_committee(path, self.model_file))
         (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
 
     def _validation(self) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -107,6 +107,37 @@ class Particles(nn.Module):
         self._skeleton[0].train(mode)
         return self
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load ``values``, or the parameters of as many plain networks.
+
+        The second is the form of :class:`~svgd_monai.committee.mean.CommitteeMean`, and so of a bundle's
+        ``models/model.pt``: MONAI's own ``CheckpointLoader`` puts it into a training.
+
+        Args:
+            state_dict: ``{"values": (M, D)}`` or ``{"networks.<member>.<parameter>": tensor}``.
+            strict: as for any module.
+            assign: likewise.
+
+        Raises:
+            RuntimeError: a key is missing or left over (``strict``), or a shape differs.
+        """
+        if "values" not in state_dict and state_dict:
+            state_dict = self._flattened(state_dict)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _flattened(self, state: Mapping[str, Any]) -> dict[str, Tensor]:
+        """``{"values": (M, D)}`` of the parameters of M networks."""
+        names = [f"networks.{member}.{name}" for member in range(self.num_particles) for name, _ in self._layout]
+        if set(state) != set(names):
+            odd = sorted(set(state) ^ set(names))
+            raise RuntimeError(f"the state is not that of {self.num_particles} networks of this kind: {odd[0]}.")
+        shapes = [shape for _ in range(self.num_particles) for _, shape in self._layout]
+        for name, shape in zip(names, shapes, strict=True):
+            if tuple(state[name].shape) != shape:
+                raise RuntimeError(f"{name} has the shape {tuple(state[name].shape)}, here it is {shape}.")
+        flat = torch.cat([state[name].detach().reshape(-1).to(self.values) for name in names])
+        return {"values": flat.reshape(self.values.shape)}
+
     def network(self, index: int) -> nn.Module:
         """A plain module with a copy of member ``index``, for export."""
         module = copy.deepcopy(self._skeleton[0]).to(self.values.dtype).to_empty(device=self.values.device)
@@ -127,8 +158,8 @@ def _reinitialised(network: nn.Module) -> nn.Module:
     missed = [name for name, p in fresh.named_parameters() if id(p) not in covered]
     if missed:
         raise SettingsError(
-            f"network: {type(network).__name__} has parameters that no reset_parameters() initialises ({missed[0]}); "
-            "give Particles a callable that returns a fresh network."
+            f"architecture: {type(network).__name__} has parameters that no reset_parameters() initialises "
+            f"({missed[0]}); give Particles a callable that returns a fresh network."
         )
     return fresh
 
@@ -138,11 +169,11 @@ def _check_network(network: nn.Module) -> None:
     buffers = [buffer for buffer, _ in network.named_buffers()]
     if buffers:
         raise SettingsError(
-            f"network: {name} has buffers ({buffers[0]}), which particles cannot hold; "
+            f"architecture: {name} has buffers ({buffers[0]}), which particles cannot hold; "
             "use a normalisation without running statistics, such as instance or group normalisation."
         )
     if not any(True for _ in network.parameters()):
-        raise SettingsError(f"network: {name} has no parameters.")
+        raise SettingsError(f"architecture: {name} has no parameters.")
 
 
 @contextmanager

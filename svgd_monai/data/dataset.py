@@ -62,6 +62,11 @@ class VolumeDataset(PersistentDataset):
         self._memory: dict[int, Any] = {}
         self._memory_bytes = 0
 
+    @property
+    def fingerprints(self) -> list[str]:
+        """What the items are made of: a hash of the content of each, in their order."""
+        return [_content_hash(item).decode() for item in self.data]
+
     def prepare(self, item: int) -> Any:
         """Have an item in the cache on disk, without keeping it in memory; the deterministic transforms' result."""
         return self._cachecheck(copy.deepcopy(self.data[item]))

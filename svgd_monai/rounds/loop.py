@@ -178,7 +178,7 @@ class ActiveLearning:
             )  # fmt: skip
             warm = self.settings["warm_start"] and number > 0
             initial = str(self.folder.committee(number - 1)) if warm else None
-            self._timed("train", folder, initial_committee=initial, **keys)
+            self._timed("train", folder, initial_committee=initial, model_file=None, **keys)
         if not (folder / METRICS_FILE).is_file():
             self._timed("evaluate", folder, **keys)
         if not (folder / (SCORES_FILE if final else QUERIES_FILE)).is_file():

@@ -114,6 +114,7 @@ KEYS: dict[str, Key] = {
     "stage_dir": Key("str"),
     "round": Key("int", low=0),
     "initial_committee": Key("str", null=True),
+    "model_file": Key("str", null=True),
     "oracle": Key("str", choices=("dataset",)),
     "surface_distances": Key("bool"),
     "num_workers": Key("int", low=0),

@@ -42,7 +42,8 @@ def mine(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(bundle, phantom_mr, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    result = run(stage(bundle, "train", phantom_mr, folder, steps_per_round=1, validations_per_round=1))
+    keys = {"steps_per_round": 1, "validations_per_round": 1, "model_file": "none"}
+    result = run(stage(bundle, "train", phantom_mr, folder, **keys))
     assert result.code == 0, result.last_line
     return folder / "committee.pt"
 

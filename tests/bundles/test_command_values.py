@@ -138,14 +138,14 @@ def test_the_loop_s_settings_hold_in_every_stage(loop_of, config, tmp_path):
     assert train["prior_std"] is None
     assert train["steps_per_round"] == TINY["steps_per_round"]
     for parser in (train, evaluate, acquire):
-        assert parser.get_parsed_content("network")().final_conv.out_channels == 4
+        assert parser.get_parsed_content("architecture")().final_conv.out_channels == 4
         assert parser.get_parsed_content("cache_dir") == f"{tmp_path}/cache"
         assert parser.get_parsed_content("preprocessing").transforms
     assert evaluate.get_parsed_content("surface_distances") is False
 
 
 OVERLAY = """
-network:
+architecture:
   _target_: UNet
   _mode_: callable
   spatial_dims: 3
@@ -177,7 +177,7 @@ def test_an_overlay_s_components_and_new_keys_reach_every_stage(loop_of, config,
     loop = loop_of(*words(config, overlay, output_dir=tmp_path))
     for stage in ("train", "evaluate", "acquire"):
         parser = loop.stages.parser(stage)
-        network = parser.get_parsed_content("network")()
+        network = parser.get_parsed_content("architecture")()
         assert type(network) is monai.networks.nets.UNet
         assert network.channels == [4, 8]
         kinds = [type(transform) for transform in parser.get_parsed_content("preprocessing").transforms]
@@ -190,7 +190,7 @@ def test_an_overlay_s_components_and_new_keys_reach_every_stage(loop_of, config,
 def test_the_command_line_may_set_what_an_overlay_added(loop_of, config, overlay, tmp_path):
     loop = loop_of(*words(config, overlay, output_dir=tmp_path), "--channels=[2,6]", "--intensity#minv=-1")
     parser = loop.stages.parser("train")
-    assert parser.get_parsed_content("network")().channels == [2, 6]
+    assert parser.get_parsed_content("architecture")().channels == [2, 6]
     assert parser.get_parsed_content("intensity").scaler.minv == -1
 
 

@@ -94,7 +94,7 @@ def test_a_workflow_gives_its_parts(bundle, phantom_mr, tmp_path):
 def test_the_committee_exports_to_torchscript_with_the_same_numbers(bundle, tmp_path):
     parser = ConfigParser(ConfigParser.load_config_file(str(bundle / "configs/inference.yaml")))
     parser.update(SMALL)
-    particles = Particles(parser.get_parsed_content("network"), 2, seed=1)
+    particles = Particles(parser.get_parsed_content("architecture"), 2, seed=1)
     committee = save_committee(tmp_path / "committee.pt", particles)
     model = convert_committee(committee, tmp_path / "model.pt")
     ckpt_export(

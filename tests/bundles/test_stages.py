@@ -24,6 +24,8 @@ def rows(path):
 def stage(bundle, name, dataset, output, **keys):
     known = (bundle / f"configs/{name}.yaml").read_text()
     tiny = {k: v for k, v in TINY.items() if f"\n{k}:" in known}
+    if name == "train":
+        tiny["model_file"] = output / "models/model.pt"  # not the bundle's own
     result = run(words(bundle / f"configs/{name}.yaml", dataset_dir=dataset, output_dir=output, **{**tiny, **keys}))
     assert result.code == 0, result.last_line
     return result
@@ -42,6 +44,7 @@ def test_training_leaves_a_committee_and_its_record(trained):
     assert [v["step"] for v in record["validations"]] == [3, 6]
     assert record["val_dice"] == max(v["val_dice"] for v in record["validations"])
     assert (trained / "committee.pt").is_file()
+    assert (trained / "models/model.pt").read_bytes() == (trained / "model.pt").read_bytes()  # that of the converter
     assert not (trained / "training.pt").exists()
 
 

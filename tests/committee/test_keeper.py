@@ -322,6 +322,15 @@ def test_a_missing_warm_start_is_named(tmp_path):
         train(tmp_path, initial=tmp_path / "none.pt")
 
 
+def test_the_committee_is_written_once_more_as_plain_modules_on_demand(tmp_path):
+    train(tmp_path / "run", model_file=tmp_path / "models/model.pt")
+    plain = torch.load(tmp_path / "models/model.pt", weights_only=True)
+    values = committee(tmp_path / "run")
+    assert {name.split(".")[1] for name in plain} == {str(member) for member in range(len(values))}
+    flat = torch.cat([value.reshape(-1) for name, value in plain.items() if name.startswith("networks.0.")])
+    torch.testing.assert_close(flat, values[0], rtol=0, atol=0)
+
+
 def test_an_unknown_checkpoint_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="checkpoint: 'newest' is not one of best, last"):
         train(tmp_path, checkpoint="newest")

@@ -5,10 +5,12 @@ import pickle
 
 import pytest
 import torch
+from ignite.engine import Engine
+from monai.handlers import CheckpointLoader
 from monai.networks.nets import BasicUNet
 from torch import nn
 
-from svgd_monai.committee import Particles
+from svgd_monai.committee import CommitteeMean, Particles
 from svgd_monai.errors import SettingsError
 
 
@@ -241,6 +243,33 @@ def test_a_state_can_be_loaded(assign):
     particles.load_state_dict(state, assign=assign)
     torch.testing.assert_close(particles(image()), source(image()))
     assert_works(particles)
+
+
+def test_the_state_of_plain_networks_can_be_loaded():
+    source = Particles(Small, 3, seed=1)
+    plain = CommitteeMean([source.network(member) for member in range(3)])
+    target = Particles(Small, 3, seed=2)
+    target.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(target.values, source.values, rtol=0, atol=0)
+    assert target.values.requires_grad
+
+
+def test_monais_own_loader_of_checkpoints_takes_the_bundles_weights(tmp_path):
+    source = Particles(Small, 2, seed=1)
+    torch.save(CommitteeMean([source.network(0), source.network(1)]).state_dict(), tmp_path / "model.pt")
+    target = Particles(Small, 2, seed=2)
+    loader = CheckpointLoader(str(tmp_path / "model.pt"), {"model": target}, strict=False)
+    engine = Engine(lambda *_: None)
+    loader.attach(engine)
+    engine.run([0])
+    torch.testing.assert_close(target.values, source.values, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("members", "kind"), [(2, Small), (3, Scaled)])
+def test_the_state_of_other_networks_is_refused_even_where_a_loader_is_not_strict(members, kind):
+    other = CommitteeMean([kind() for _ in range(members)])
+    with pytest.raises(RuntimeError, match="not that of 3 networks"):
+        Particles(Small, 3).load_state_dict(other.state_dict(), strict=False)
 
 
 def test_a_move_to_a_device_is_survived():

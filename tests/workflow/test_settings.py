@@ -1,29 +1,13 @@
 """A value of the command line or a file becomes one of its key's type, or is refused by the name of the key."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigParser
 
 from svgd_monai.errors import SettingsError
-from svgd_monai.workflow import KEYS, MACHINERY, check_setting
+from svgd_monai.workflow import KEYS, check_setting
 from svgd_monai.workflow.settings import check_like
-
-CONFIGS = Path(__file__).parents[2] / "bundles/hippocampus_mri_svgd/configs"
-STAGES = ("train", "evaluate", "acquire")
-FULL = ("active_learning", *STAGES, "inference")
-#: What the loop itself sets for a stage.
-OF_A_ROUND = {"round", "stage_dir", "datalist_file", "committee_file", "initial_committee"}
-
-
-def config(name):
-    return ConfigParser.load_config_file(str(CONFIGS / f"{name}.yaml"))
-
-
-def is_computed(value):
-    return isinstance(value, dict) or (isinstance(value, str) and value[:1] in "$@%")
 
 
 def refusal(name, value):
@@ -271,49 +255,6 @@ class TestKeyOfAConfigurationAlone:
     def test_refuses_one_of_another_type(self, value, example):
         with pytest.raises(SettingsError, match=r"^own: .*\.$"):
             check_like("own", value, example)
-
-
-class TestBundle:
-    @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-    def test_every_default_is_a_value_of_its_key(self, path):
-        content = config(path.stem)
-        settings = {name: value for name, value in content.items() if name in KEYS and not is_computed(value)}
-        assert settings
-        for name, value in settings.items():
-            checked = check_setting(name, value)
-            if not (isinstance(value, str) and KEYS[name].words and value in KEYS[name].words):
-                assert same(checked, value), f"{name} is not written in its type"
-
-    def test_every_key_stands_in_a_configuration(self):
-        assert set(KEYS) <= {name for stem in FULL for name in config(stem)}
-
-    def test_a_key_has_the_same_value_in_every_configuration(self):
-        """The stages run by themselves and in the loop alike; so do the network and the volumes of an inference."""
-        shared = {*KEYS, "bundle_root", "network", "intensity", "pad_to", "network_def", "inferer"}
-        values = {}
-        for stem in FULL:
-            for name, value in config(stem).items():
-                # A training holds particles to move; all others a mean of networks.
-                if name in shared and (stem, name) != ("train", "network_def"):
-                    values.setdefault(name, {})[stem] = value
-        differing = {
-            name: found for name, found in values.items() if len({repr(value) for value in found.values()}) > 1
-        }
-        assert differing == {}
-
-    @pytest.mark.parametrize("stage", STAGES)
-    def test_the_loop_sets_every_key_of_a_stage(self, stage):
-        unset = {name for name in config(stage) if name in KEYS} - set(config("active_learning")) - OF_A_ROUND
-        assert unset == set(), f"{stage}.yaml would stay at its own default"
-
-    def test_every_key_of_the_loop_is_its_own_or_a_stage_s(self):
-        own = {*KEYS, *MACHINERY, "bundle_root", "stages", "hooks", "loop"}
-        assert set(config("active_learning")) - own == set()
-
-    @pytest.mark.parametrize("overlay", ["paper", "phantom"])
-    def test_an_overlay_sets_only_what_some_configuration_knows(self, overlay):
-        known = {name for stem in FULL for name in config(stem)}
-        assert set(config(overlay)) - known == set()
 
 
 def test_a_window_that_the_network_cannot_halve_four_times_is_refused():

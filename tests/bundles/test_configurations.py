@@ -1,0 +1,141 @@
+"""The YAML of both bundles: keys, defaults, and the wiring that they share."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from monai.bundle import ConfigParser
+
+from svgd_monai.workflow import KEYS, MACHINERY, check_setting
+from svgd_monai.workflow.wire import MARKER, STAGES, main, wire, wiring
+
+BUNDLES = sorted((Path(__file__).parents[2] / "bundles").iterdir())
+#: What the loop itself sets for a stage.
+OF_A_ROUND = {"round", "stage_dir", "datalist_file", "committee_file", "initial_committee", "model_file"}
+OF_A_LOOP = ("train", "evaluate", "acquire")
+
+
+def config(bundle, stem):
+    return ConfigParser.load_config_file(str(bundle / f"configs/{stem}.yaml"))
+
+
+def is_computed(value):
+    return isinstance(value, dict) or (isinstance(value, str) and value[:1] in "$@%")
+
+
+def same(value, other):
+    return value == other and type(value) is type(other)
+
+
+@pytest.fixture(params=BUNDLES, ids=lambda path: path.name)
+def each(request):
+    """Each bundle's folder in turn."""
+    return request.param
+
+
+def test_there_are_two_bundles():
+    assert [path.name for path in BUNDLES] == ["hippocampus_mri_svgd", "pancreas_ct_svgd"]
+
+
+def test_every_default_is_a_value_of_its_key(each):
+    for path in sorted((each / "configs").glob("*.yaml")):
+        content = config(each, path.stem)
+        settings = {name: value for name, value in content.items() if name in KEYS and not is_computed(value)}
+        assert settings
+        for name, value in settings.items():
+            checked = check_setting(name, value)
+            if not (isinstance(value, str) and KEYS[name].words and value in KEYS[name].words):
+                assert same(checked, value), f"{path.name}: {name} is not written in its type"
+
+
+def test_every_key_stands_in_a_configuration(each):
+    assert set(KEYS) <= {name for stem in STAGES for name in config(each, stem)}
+
+
+def test_a_key_has_the_same_value_in_every_configuration(each):
+    """The stages run by themselves and in the loop alike; so do the network and the volumes of an inference."""
+    shared = {*KEYS, "bundle_root", "architecture", "intensity", "pad_to", "network_def", "inferer"}
+    values = {}
+    for stem in STAGES:
+        for name, value in config(each, stem).items():
+            # A training holds particles to move; all others a mean of networks.
+            if name in shared and (stem, name) != ("train", "network_def"):
+                values.setdefault(name, {})[stem] = value
+    differing = {name: found for name, found in values.items() if len({repr(value) for value in found.values()}) > 1}
+    assert differing == {}
+
+
+@pytest.mark.parametrize("stage", OF_A_LOOP)
+def test_the_loop_sets_every_key_of_a_stage(each, stage):
+    unset = {name for name in config(each, stage) if name in KEYS} - set(config(each, "active_learning")) - OF_A_ROUND
+    assert unset == set(), f"{stage}.yaml would stay at its own default"
+
+
+def test_every_key_of_the_loop_is_its_own_or_a_stage_s(each):
+    own = {*KEYS, *MACHINERY, "bundle_root", "stages", "hooks", "loop"}
+    assert set(config(each, "active_learning")) - own == set()
+
+
+@pytest.mark.parametrize("overlay", ["paper", "phantom"])
+def test_an_overlay_sets_only_what_some_configuration_knows(each, overlay):
+    known = {name for stem in STAGES for name in config(each, stem)}
+    assert set(config(each, overlay)) - known == set()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_wiring_is_the_packages_in_both_bundles(each, stage):
+    assert (each / f"configs/{stage}.yaml").read_text().endswith(f"\n\n{MARKER}\n{wiring(stage)}")
+
+
+def test_both_bundles_offer_the_same_keys():
+    for stage in STAGES:
+        first, second = (set(config(bundle, stage)) for bundle in BUNDLES)
+        assert first == second
+
+
+class TestWire:
+    @pytest.fixture
+    def copy(self, tmp_path):
+        return Path(shutil.copytree(BUNDLES[0], tmp_path / "mine"))
+
+    def test_writes_what_is_stale_and_keeps_the_bundles_own_part(self, copy):
+        path = copy / "configs/train.yaml"
+        before = path.read_text()
+        own = before.partition(MARKER)[0].replace("batch_size: 8", "batch_size: 3")
+        path.write_text(own)
+        assert wire(copy, check=True) == [path]
+        assert path.read_text() == own
+        assert wire(copy) == [path]
+        assert path.read_text() == before.replace("batch_size: 8", "batch_size: 3", 1)
+        assert wire(copy) == []
+
+    def test_a_change_in_the_wiring_part_is_undone(self, copy):
+        path = copy / "configs/acquire.yaml"
+        before = path.read_text()
+        path.write_text(before.replace("grid: '@mi_grid'", "grid: null"))
+        assert wire(copy) == [path]
+        assert path.read_text() == before
+
+    def test_a_key_that_the_wiring_sets_is_refused_for_it_would_be_lost(self, copy):
+        path = copy / "configs/train.yaml"
+        path.write_text("seed: 7\n" + path.read_text())
+        with pytest.raises(SystemExit, match=r"train\.yaml sets seed, "):
+            main([str(copy)])
+
+    def test_a_check_of_a_stale_bundle_ends_with_its_name(self, copy):
+        main([str(copy), "--check"])
+        path = copy / "configs/inference.yaml"
+        path.write_text(path.read_text() + "more: 1\n")
+        with pytest.raises(SystemExit, match=r"inference\.yaml"):
+            main([str(copy), "--check"])
+
+    def test_a_missing_file_is_named(self, copy):
+        (copy / "configs/evaluate.yaml").unlink()
+        with pytest.raises(SystemExit, match=r"evaluate\.yaml cannot be read"):
+            main([str(copy)])
+
+    def test_the_wiring_is_a_configuration_of_its_own_keys_only(self):
+        for stage in STAGES:
+            keys = yaml.safe_load(wiring(stage))
+            assert {"initialize", "steps", "run"} <= set(keys)
