@@ -8,7 +8,7 @@ from pathlib import Path
 
 from svgd_monai.rounds.hooks import Hook
 from svgd_monai.rounds.loop import ActiveLearning
-from svgd_monai.workflow import KEYS, MACHINERY, calling_workflow
+from svgd_monai.workflow import KEYS, MACHINERY, calling_workflow, tracking_keys, tracking_of
 
 #: Keys of ``active_learning.yaml`` that are the loop's own and not handed on to the stages.
 _LOOP = ("loop", "hooks", "stages")
@@ -24,13 +24,14 @@ def active_learning(stages: Mapping[str, str], hooks: Sequence[Hook] = ()) -> Ac
         stages: file name of each stage's configuration, beside the calling one.
         hooks: called around the rounds.
     """
-    workflow = calling_workflow().workflow
+    caller = calling_workflow()
+    workflow = caller.workflow
     parser, folder = workflow.parser, Path(workflow.config_root_path)
     settings, components = {}, {}
     for key, value in parser.config.items():
         if key in KEYS:
             settings[key] = parser.get_parsed_content(key)
-        elif key not in (*MACHINERY, *_LOOP):
+        elif key not in (*MACHINERY, *_LOOP, *tracking_keys(caller.tracking)):
             components[key] = copy.deepcopy(value)
     return ActiveLearning(
         settings=settings,
@@ -38,5 +39,6 @@ def active_learning(stages: Mapping[str, str], hooks: Sequence[Hook] = ()) -> Ac
         stages={name: folder / file for name, file in stages.items()},
         hooks=hooks,
         imports=parser.get("imports", []),
+        tracking=tracking_of(parser, caller.tracking),
         data_lists=Path(components["bundle_root"]).parent.parent / "data_lists",
     )

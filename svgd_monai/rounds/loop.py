@@ -48,6 +48,7 @@ class ActiveLearning:
         data_lists: folder in which names of split files are looked up.
         oracle: gives, for the data set, the source of labels.
         imports: import statements for the stages' expressions.
+        tracking: settings of an experiment tracking of the stages.
 
     Attributes:
         folder: the run's folder.
@@ -65,6 +66,7 @@ class ActiveLearning:
         data_lists: str | os.PathLike[str] | None = None,
         oracle: Callable[[MSDDataset], Oracle] = DatasetOracle,
         imports: Sequence[str] = (),
+        tracking: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings = dict(settings)
         self.components = dict(components or {})
@@ -72,7 +74,7 @@ class ActiveLearning:
         self.data_lists = data_lists
         self.oracle = oracle
         self.folder = RunFolder(settings["output_dir"])
-        self.stages = Stages(stages, {**self.components, **self.settings}, imports)
+        self.stages = Stages(stages, {**self.components, **self.settings}, imports, tracking)
         self.curve: list[dict[str, Any]] = []
         self.ledger: Ledger
         self.writer: SummaryWriter

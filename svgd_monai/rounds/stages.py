@@ -13,7 +13,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from svgd_monai.workflow import evaluate_steps
+from svgd_monai.workflow import evaluate_steps, track
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ class Stages:
         overrides: top-level keys that every stage gets: the loop's resolved settings, and the components that overlay
             files gave. A key set once on the loop holds in every stage.
         imports: import statements that overlay files gave, added to each stage's own.
+        tracking: settings of an experiment tracking, see :func:`svgd_monai.workflow.track`; empty: none.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class Stages:
         files: Mapping[str, str | os.PathLike[str]],
         overrides: Mapping[str, Any],
         imports: Sequence[str] = (),
+        tracking: Mapping[str, Any] | None = None,
     ) -> None:
+        self.tracking = tracking or None
         self.imports = list(imports)
         self.files = {name: Path(path) for name, path in files.items()}
         self.overrides = dict(overrides)
@@ -46,6 +49,7 @@ class Stages:
         for key, value in {**self.overrides, **keys}.items():
             # A component is copied, for parsing changes it in place; a live object, such as a writer, is shared.
             parser[key] = copy.deepcopy(value) if isinstance(value, (dict, list)) else value
+        track(parser, self.tracking, f"round_{parser.get('round', 0):03d}_{stage}")
         parser.parse()
         return parser
 

@@ -2,14 +2,19 @@
 
 from svgd_monai.workflow.boundary import MACHINERY, boundary, calling_workflow, enter, evaluate_steps, run_steps
 from svgd_monai.workflow.settings import KEYS, check_setting
+from svgd_monai.workflow.tracking import Tracking, track, tracking_keys, tracking_of
 
 __all__ = [
     "KEYS",
     "MACHINERY",
+    "Tracking",
     "boundary",
     "calling_workflow",
     "check_setting",
     "enter",
     "evaluate_steps",
     "run_steps",
+    "track",
+    "tracking_keys",
+    "tracking_of",
 ]

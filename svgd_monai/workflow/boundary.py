@@ -25,6 +25,7 @@ from monai.bundle.scripts import run as bundle_run
 
 from svgd_monai.errors import SettingsError, SvgdMonaiError
 from svgd_monai.workflow.settings import KEYS, check_like, check_setting
+from svgd_monai.workflow.tracking import Tracking, check_tracking, tracking_keys
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +42,13 @@ class Caller:
         workflow: it.
         typed: the key-value pairs of the command line (or of the call of ``monai.bundle.run``).
         files: the configuration files; empty when the workflow was not made by ``monai.bundle.run``.
+        tracking: what ``--tracking`` says.
     """
 
     workflow: ConfigWorkflow
     typed: dict[str, Any] = field(default_factory=dict)
     files: Any = ()
+    tracking: Tracking = None
 
 
 def calling_workflow() -> Caller:
@@ -68,11 +71,12 @@ def calling_workflow() -> Caller:
     return Caller(workflow)
 
 
-def _typed(arguments: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+def _typed(arguments: dict[str, Any]) -> tuple[dict[str, Any], Any, Tracking]:
     own = {*inspect.signature(bundle_run).parameters, *inspect.signature(ConfigWorkflow).parameters}
     defaults = ConfigParser.load_config_file(arguments["args_file"]) if arguments["args_file"] else {}
     typed = {k: v for k, v in {**defaults, **arguments["override"]}.items() if k not in own}
-    return typed, arguments["config_file"] or defaults.get("config_file", ())
+    files = arguments["config_file"] or defaults.get("config_file", ())
+    return typed, files, arguments["tracking"] or defaults.get("tracking")
 
 
 def enter() -> None:
@@ -87,6 +91,7 @@ def enter() -> None:
         if parser.get("bundle_root", ".") == ".":
             parser["bundle_root"] = str(Path(caller.workflow.config_root_path).resolve().parent)
         _check_typed(caller)
+        check_tracking(parser, caller.tracking)
         later = []
         for name in KEYS:
             if name not in parser:
@@ -150,8 +155,11 @@ def _check_typed(caller: Caller) -> None:
     if not caller.typed:
         return
     known = ConfigParser(ConfigParser.load_config_files(caller.files))
+    tracked = tracking_keys(caller.tracking)
     parser = caller.workflow.parser
     for name, value in caller.typed.items():
+        if name in tracked and name not in known:
+            continue
         if name not in known:
             raise SettingsError(f"--{name} is not a key of {_names(caller.files)}.")
         if name in KEYS:
