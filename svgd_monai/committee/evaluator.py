@@ -11,7 +11,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
-from svgd_monai.statistics import STATISTICS, mean_probability, summarise
+from svgd_monai.statistics import STATISTICS, VOTES, mean_probability, split_votes, summarise
 
 
 class Committee(Protocol):
@@ -29,16 +29,18 @@ class CommitteeStatistics(nn.Module):
     Args:
         committee: a module with ``members(x)``.
         amp: bfloat16 autocast of the members' forward (CUDA only); the statistics are float32.
+        votes: add the members' votes, C channels more.
     """
 
-    def __init__(self, committee: nn.Module, amp: bool = False) -> None:
+    def __init__(self, committee: nn.Module, amp: bool = False, votes: bool = False) -> None:
         super().__init__()
         self.committee = committee
         self.amp = amp
+        self.votes = votes
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, ...) -> (B, C + 2, ...)."""
-        return summarise(self._probabilities(x))
+        """(B, C_in, ...) -> (B, C + 2, ...), or (B, 2 C + 2, ...) with votes."""
+        return summarise(self._probabilities(x), self.votes)
 
     def _probabilities(self, x: Tensor) -> Iterator[Tensor]:
         members = cast(Committee, self.committee).members(x)
@@ -54,21 +56,29 @@ class CommitteeEvaluator(SupervisedEvaluator):
     """A :class:`monai.engines.SupervisedEvaluator` whose prediction is the committee's mean probability (B, C, ...).
 
     ``engine.state.output`` holds, beside image, label and prediction, the committee's ``statistics`` (B, C + 2, ...),
-    from which the acquisition handlers compute uncertainty.
+    from which the acquisition handlers compute uncertainty, and where they are asked for its ``votes`` (B, C, ...),
+    from which :func:`~svgd_monai.statistics.member_agreement` follows.
 
     Args:
         device: where to run.
         val_data_loader: batches of dictionaries with ``image`` and, where known, ``label``.
         network: ``Particles`` or ``CommitteeMean``.
         amp: bfloat16 autocast (CUDA only).
+        votes: whether to count the members' votes.
         kwargs: further arguments of :class:`monai.engines.SupervisedEvaluator`.
     """
 
     def __init__(
-        self, device: str | torch.device, val_data_loader: Any, network: nn.Module, amp: bool = False, **kwargs: Any
+        self,
+        device: str | torch.device,
+        val_data_loader: Any,
+        network: nn.Module,
+        amp: bool = False,
+        votes: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(device=device, val_data_loader=val_data_loader, network=network, amp=False, **kwargs)
-        self.statistics = CommitteeStatistics(network, amp)
+        self.statistics = CommitteeStatistics(network, amp, votes)
 
     def _iteration(self, engine: CommitteeEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
         if batchdata is None:
@@ -78,6 +88,8 @@ class CommitteeEvaluator(SupervisedEvaluator):
         engine.state.output = {Keys.IMAGE: inputs, Keys.LABEL: targets}
         with engine.mode(engine.network):
             statistics = engine.inferer(inputs, engine.statistics)
+        if engine.statistics.votes:
+            statistics, engine.state.output[VOTES] = split_votes(statistics)
         engine.state.output[Keys.PRED] = mean_probability(statistics)
         engine.state.output[STATISTICS] = statistics
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)

@@ -18,7 +18,7 @@ from svgd_monai.committee import (
     Particles,
     committee_mean,
 )
-from svgd_monai.statistics import STATISTICS
+from svgd_monai.statistics import STATISTICS, VOTES, member_agreement
 
 
 class Pointwise(nn.Module):
@@ -82,6 +82,30 @@ def test_windows_over_any_volume_blend_to_the_whole(committee, shape, mode):
     expected = committee_statistics(stacked_softmax(committee, image(*shape, batch=1)))
     torch.testing.assert_close(output[STATISTICS], expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(output["pred"], expected[:, :3], rtol=1e-4, atol=1e-5)
+
+
+def stacked_votes(committee, x):
+    """(B, C, ...), fraction of the members that choose each class."""
+    chosen = stacked_softmax(committee, x).argmax(2)
+    return torch.stack([(chosen == c).float().mean(0) for c in range(3)], dim=1)
+
+
+def test_votes_come_beside_the_same_statistics_where_they_are_asked_for(committee):
+    output = evaluate(committee, image(), votes=True)
+    assert set(output) == {"image", "label", "pred", STATISTICS, VOTES}
+    torch.testing.assert_close(output[STATISTICS], committee_statistics(stacked_softmax(committee, image())))
+    torch.testing.assert_close(output["pred"], stacked_softmax(committee, image()).mean(0))
+    torch.testing.assert_close(output[VOTES], stacked_votes(committee, image()))
+
+
+def test_votes_blend_over_windows_to_those_of_the_whole(committee):
+    x = image(13, 9, 10, batch=1)
+    inferer = SlidingWindowInferer((8, 8, 8), sw_batch_size=2, overlap=0.25, mode="gaussian")
+    votes = evaluate(committee, x, inferer=inferer, votes=True)[VOTES]
+    torch.testing.assert_close(votes, stacked_votes(committee, x), rtol=1e-4, atol=1e-5)
+    agreement = member_agreement(votes, 3)
+    torch.testing.assert_close(agreement, member_agreement(stacked_votes(committee, x), 3), rtol=1e-4, atol=1e-5)
+    assert 0 < float(agreement.min()) < 1
 
 
 def test_the_two_forms_of_a_committee_predict_the_same():

@@ -1,0 +1,127 @@
+"""Writes what a committee says of each image: segmentation, uncertainty map, and a row of a table."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from ignite.engine import Engine, Events
+from monai.utils.enums import CommonKeys as Keys
+from numpy.typing import NDArray
+
+from svgd_monai.errors import SettingsError
+from svgd_monai.evaluation.transforms import UNCERTAINTY
+from svgd_monai.files import write_bytes, write_csv
+from svgd_monai.statistics import VOTES, member_agreement
+
+logger = logging.getLogger(__name__)
+
+INFERENCE_FILE = "inference.csv"
+#: Where voxels lie, as a NIfTI header says it twice, and in what unit.
+GEOMETRY = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+            "srow_x", "srow_y", "srow_z", "xyzt_units")  # fmt: skip
+
+
+class CaseWriter:
+    """Writes ``<case>_seg.nii.gz``, ``<case>_uncertainty.nii.gz`` and the case's row of ``inference.csv``.
+
+    A handler in place of MONAI's ``SaveImaged``: that one writes in place, so that a kill leaves half a mask; makes a
+    volume of one slice 2D; writes a header of its own, on which viewers need not agree with the scan's; and hides a
+    full disk behind "cannot find a suitable writer". Each file here appears at once and whole, the row last.
+
+    Every number of a row but the agreement is of the files as written; the agreement is of the working grid.
+
+    Args:
+        folder: where.
+        classes: name of each label value, background 0 included.
+        num_members: M, of the committee.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], classes: Mapping[int, str], num_members: int) -> None:
+        self.folder = Path(folder)
+        self.classes = {value: name for value, name in sorted(classes.items()) if value > 0}
+        self.num_members = num_members
+        self.rows: list[dict[str, Any]] = []
+        self.columns = ["case", "image"]
+        self.columns += [f"volume_ml_{name}" for name in self.classes.values()]
+        self.columns += ["uncertainty", "uncertainty_foreground", "agreement_dice"]
+        self.columns += [f"agreement_dice_{name}" for name in self.classes.values()]
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a :class:`~svgd_monai.committee.evaluator.CommitteeEvaluator` that counts votes."""
+        engine.add_event_handler(Events.STARTED, lambda _: self.rows.clear())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
+        engine.add_event_handler(
+            Events.COMPLETED, lambda _: logger.info("%d images segmented in %s", len(self.rows), self.folder)
+        )
+
+    def write(self, engine: Engine) -> None:
+        """Write the cases of a batch, post-processed: ``pred`` (1, X, Y, Z) classes, ``uncertainty`` (1, X, Y, Z).
+
+        Raises:
+            SettingsError: a volume is not on the grid of its image's file.
+            OSError: the file system refuses; what stood there stands.
+        """
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            case, scan = str(item["case"]), str(item[Keys.IMAGE].meta["filename_or_obj"])
+            mask = output[Keys.PRED].squeeze(0).cpu().numpy().astype(np.uint8)
+            uncertainty = output[UNCERTAINTY].squeeze(0).cpu().numpy().astype(np.float32)
+            images = {"seg": volume_like(mask, scan), UNCERTAINTY: volume_like(uncertainty, scan)}
+            for name, image in images.items():
+                write_bytes(self.folder / f"{case}_{name}.nii.gz", gzip.compress(image.to_bytes(), 1, mtime=0))
+            agreement = member_agreement(output[VOTES][None], self.num_members)[0, 1:].tolist()
+            voxel_ml = float(abs(np.linalg.det(images["seg"].affine[:3, :3]))) / 1000.0
+            self.rows.append({"case": case, "image": scan} | self._row(mask, uncertainty, voxel_ml, agreement))
+            # After each case, so that a run that is cut off has the rows of what it left.
+            write_csv(self.folder / INFERENCE_FILE, self.columns, self.rows)
+
+    def _row(
+        self, mask: NDArray[Any], uncertainty: NDArray[Any], voxel_ml: float, agreement: list[float]
+    ) -> dict[str, Any]:
+        names = list(self.classes.values())
+        known = [value for value in agreement if not math.isnan(value)]
+        inside = uncertainty[mask > 0]
+        row: dict[str, Any] = {
+            f"volume_ml_{name}": float(np.count_nonzero(mask == value)) * voxel_ml
+            for value, name in self.classes.items()
+        }
+        row["uncertainty"] = float(uncertainty.mean(dtype=np.float64))
+        row["uncertainty_foreground"] = float(inside.mean(dtype=np.float64)) if inside.size else None
+        row["agreement_dice"] = sum(known) / len(known) if known else None
+        row |= {f"agreement_dice_{n}": None if math.isnan(v) else v for n, v in zip(names, agreement, strict=True)}
+        return row
+
+
+def volume_like(values: NDArray[Any], scan: str | os.PathLike[str]) -> Any:
+    """A NIfTI image of ``values`` that every viewer lays over the scan, whichever part of the header it reads.
+
+    The header's geometry (sform, qform, their codes, voxel sizes, unit) is the scan's to the last bit; nothing else of
+    it goes on, for its texts may name a patient.
+
+    Args:
+        values: (X, Y, Z), in the order of the scan's voxels.
+        scan: its file, NIfTI-1 or NIfTI-2.
+
+    Raises:
+        SettingsError: ``values`` has another shape than the scan.
+    """
+    source = nib.load(scan)
+    if values.shape != source.shape[:3]:
+        raise SettingsError(
+            f"postprocessing: a result of the shape {values.shape} does not lie on the grid of {scan}, which is "
+            f"{source.shape[:3]}; it must end with the inverse of the preprocessing."
+        )
+    header = type(source.header)()
+    header.set_data_shape(values.shape)
+    header.set_data_dtype(values.dtype)
+    for field in GEOMETRY:
+        header[field] = source.header[field]
+    header["pixdim"][:4] = source.header["pixdim"][:4]
+    return type(source)(values, header.get_best_affine(), header)

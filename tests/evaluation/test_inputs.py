@@ -1,0 +1,98 @@
+"""What an inference is given: images, a place for the results, and names for the classes."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from svgd_monai.errors import DataError, SettingsError
+from svgd_monai.evaluation import inference_images, named_classes
+
+
+def scan(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.arange(60, dtype=np.float32).reshape(3, 4, 5), np.eye(4)), path)
+    return path
+
+
+class TestImages:
+    def test_of_a_folder_a_file_and_a_list(self, tmp_path):
+        first, second = scan(tmp_path / "scans/a.nii.gz"), scan(tmp_path / "scans/b.nii")
+        listed = tmp_path / "list.json"
+        listed.write_text(json.dumps({"images": ["scans/b.nii"]}))
+        items = [{"case": "a", "image": str(first)}, {"case": "b", "image": str(second)}]
+        assert inference_images(first.parent, tmp_path / "out") == items
+        assert inference_images(second, tmp_path / "out") == items[1:]
+        assert inference_images(listed, tmp_path / "out") == items[1:]
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("given", ["scans", "scans/a.nii.gz", "list.json"])
+    @pytest.mark.parametrize("spelt", ["scans", "scans/../scans/", "link"])
+    def test_that_lie_where_the_results_would_go_are_refused(self, tmp_path, given, spelt):
+        scan(tmp_path / "scans/a.nii.gz")
+        (tmp_path / "list.json").write_text(json.dumps({"images": ["scans/a.nii.gz"]}))
+        (tmp_path / "link").symlink_to(tmp_path / "scans")
+        with pytest.raises(DataError, match=r"output_dir: .* holds the image .*a\.nii\.gz"):
+            inference_images(tmp_path / given, f"{tmp_path}/{spelt}")
+
+    def test_results_beside_or_below_the_images_are_not_found_again(self, tmp_path):
+        scan(tmp_path / "scans/a.nii.gz")
+        scan(tmp_path / "scans/out/a_seg.nii.gz")
+        assert [item["case"] for item in inference_images(tmp_path / "scans", tmp_path / "scans/out")] == ["a"]
+
+    def test_that_are_unsound_are_named(self, tmp_path):
+        path = tmp_path / "scans/a.nii.gz"
+        scan(path).write_bytes(b"<html>")
+        with pytest.raises(DataError, match=r"Case a: .*a\.nii\.gz is not gzip"):
+            inference_images(path.parent, tmp_path / "out")
+
+
+class TestClasses:
+    def metadata(self, path, **channels):
+        names = channels or {"0": "background", "1": "organ", "2": "tumour"}
+        path.write_text(json.dumps({"network_data_format": {"outputs": {"pred": {"channel_def": names}}}}))
+        return path
+
+    def test_are_those_of_the_metadata(self, tmp_path):
+        found = named_classes(None, 3, self.metadata(tmp_path / "metadata.json"))
+        assert found == {0: "background", 1: "organ", 2: "tumour"}
+
+    def test_of_the_key_come_first(self, tmp_path):
+        assert named_classes(("nothing", "liver"), 2, tmp_path / "nowhere.json") == {0: "nothing", 1: "liver"}
+
+    @pytest.mark.parametrize("bundle", ["hippocampus_mri_svgd", "pancreas_ct_svgd"])
+    def test_of_the_bundles_own_metadata_are_found(self, bundle, pytestconfig):
+        file = pytestconfig.rootpath / "bundles" / bundle / "configs/metadata.json"
+        assert named_classes(None, 3, file)[0] == "background"
+
+    @pytest.mark.parametrize(
+        ("classes", "named"),
+        [
+            (["background"], "classes names 1 classes, num_classes is 2"),
+            ("background", "'background' is not a list"),
+            (["background", ""], "not all names"),
+            (["background", "a\nb"], "not all names"),
+            (["background", 1], "not all names"),
+            (["a", "a"], "two classes one name"),
+        ],
+    )
+    def test_that_do_not_fit_are_refused(self, tmp_path, classes, named):
+        with pytest.raises(SettingsError, match=named):
+            named_classes(classes, 2, tmp_path / "metadata.json")
+
+    def test_of_metadata_that_do_not_fit_are_refused_by_the_files_name(self, tmp_path):
+        file = self.metadata(tmp_path / "metadata.json")
+        with pytest.raises(SettingsError, match=r"classes: .*metadata\.json names 3 classes, num_classes is 4; list"):
+            named_classes(None, 4, file)
+
+    @pytest.mark.parametrize("content", ['{"version": "1"}', "[]", '{"network_data_format": {"outputs": {}}}'])
+    def test_of_metadata_that_do_not_say_are_asked_for(self, tmp_path, content):
+        file = tmp_path / "metadata.json"
+        file.write_text(content)
+        with pytest.raises(SettingsError, match=r"metadata\.json names 0 classes, num_classes is 3; list a name"):
+            named_classes(None, 3, file)
+
+    def test_of_no_metadata_are_asked_for(self, tmp_path):
+        with pytest.raises(SettingsError, match=r"classes: .*nowhere\.json cannot be read .*; list a name"):
+            named_classes(None, 3, tmp_path / "nowhere.json")
