@@ -162,5 +162,5 @@ def _same_layout(found: list[Any], expected: list[Any], path: str | os.PathLike[
         differing = sorted(str(name) for name in dict(set(found) ^ set(expected)))
         raise CheckpointError(
             f"{path} is of another network than the configuration's (they differ in {differing[0]}, "
-            f"{len(differing)} parameters in all); check features and the data set's classes."
+            f"{len(differing)} parameters in all); check features, the data set's classes and the overlay."
         )

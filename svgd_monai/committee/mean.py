@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from svgd_monai.committee.particles import fresh_network
+
 
 class CommitteeMean(nn.Module):
     """Mean probability of M plain networks: p̄ = (1/M) Σ_m softmax(f_m(x)).
@@ -46,5 +48,8 @@ def committee_mean(network: nn.Module | Callable[[], nn.Module], num_particles: 
         network: a network, or a callable that returns one (``_mode_: callable`` in a configuration).
         num_particles: M.
     """
-    fresh = (copy.deepcopy(network) if isinstance(network, nn.Module) else network() for _ in range(num_particles))
+    fresh = (
+        copy.deepcopy(network) if isinstance(network, nn.Module) else fresh_network(network)
+        for _ in range(num_particles)
+    )
     return CommitteeMean(list(fresh))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from svgd_monai.errors import SettingsError
+from svgd_monai.files import reason
 from svgd_monai.seeding import derive_seed
 
 
@@ -28,23 +29,34 @@ class Particles(nn.Module):
             without arguments that returns a fresh network, for architectures with an initialisation of their own.
         num_particles: M.
         seed: of the initialisation. Member m depends on ``seed`` and m alone, not on M.
+        window: (C_in, ...), what the network will be given; None does not try.
+        num_classes: C, what it must give for a window; None does not look.
 
     Raises:
         SettingsError: M is below 1, or the network has buffers (batch normalisation), no parameters, or parameters that
-            no ``reset_parameters`` covers.
+            no ``reset_parameters`` covers, or does not turn a window into logits of its size.
     """
 
-    def __init__(self, network: nn.Module | Callable[[], nn.Module], num_particles: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        network: nn.Module | Callable[[], nn.Module],
+        num_particles: int,
+        seed: int = 0,
+        window: Sequence[int] | None = None,
+        num_classes: int | None = None,
+    ) -> None:
         super().__init__()
         if num_particles < 1:
             raise SettingsError(f"num_particles: {num_particles} is below 1.")
         rows = []
         for member in range(num_particles):
             with _seeded(derive_seed(seed, "member", member)):
-                fresh = _reinitialised(network) if isinstance(network, nn.Module) else network()
+                fresh = _reinitialised(network) if isinstance(network, nn.Module) else fresh_network(network)
             if member == 0:
                 _check_network(fresh)
                 skeleton = copy.deepcopy(fresh).to("meta")
+                if window is not None:
+                    _check_window(copy.deepcopy(skeleton), window, num_classes)
             rows.append(torch.cat([p.detach().reshape(-1).float() for p in fresh.parameters()]))
         self.values = nn.Parameter(torch.stack(rows))
         # In a tuple, for nn.Module would register it as a submodule, and its meta tensors cannot move to a device.
@@ -147,6 +159,20 @@ class Particles(nn.Module):
         return module
 
 
+def fresh_network(architecture: Callable[[], nn.Module]) -> nn.Module:
+    """A network of an architecture.
+
+    Raises:
+        SettingsError: its arguments do not fit it.
+    """
+    try:
+        return architecture()
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # the call itself, nothing within
+            raise SettingsError(f"architecture: {error}.") from error
+        raise
+
+
 def _reinitialised(network: nn.Module) -> nn.Module:
     fresh = copy.deepcopy(network)
     covered: set[int] = set()
@@ -174,6 +200,24 @@ def _check_network(network: nn.Module) -> None:
         )
     if not any(True for _ in network.parameters()):
         raise SettingsError(f"architecture: {name} has no parameters.")
+
+
+def _check_window(skeleton: nn.Module, window: Sequence[int], num_classes: int | None) -> None:
+    """Let a network without memory work out the shapes."""
+    name, sides = type(skeleton).__name__, tuple(window[1:])
+    try:
+        with torch.no_grad():
+            logits = skeleton(torch.empty((1, *window), device="meta"))
+    except (RuntimeError, ValueError) as error:  # of convolutions and of norms, which want two voxels or more
+        if "meta" in str(error):  # an operation that needs values: no verdict
+            return
+        raise SettingsError(
+            f"roi_size: {name} takes no window of {sides} voxels with {window[0]} channels ({reason(error)})."
+        ) from error
+    wanted = (1, num_classes, *sides)
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if num_classes is not None and found != wanted:
+        raise SettingsError(f"architecture: {name} must give logits of the shape {wanted}, it gives {found}.")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from svgd_monai.files import read_json, reason, write_json
 
 AFFINE_TOLERANCE = 1e-3  # in voxels
 NAMED_CASES = 5
-_CACHE_FORMAT = 1  # to be raised when a check is added, so that old caches are not trusted
+_CACHE_FORMAT = 2  # to be raised when a check is added, so that old caches are not trusted
 
 _logger = logging.getLogger(__name__)
 _Stamp = list[Any]  # path, size in bytes, time of change in ns
@@ -36,11 +36,11 @@ class CaseFacts:
     Args:
         image_sha256: hash of the image file as it lies on disk.
         label_sha256: hash of the label file, None for a case without a label.
-        shape: size of the volume in voxels.
+        shape: size of the volume in voxels, channels apart.
         spacing: size of a voxel along each axis, in mm.
         affine: rows of the (4, 4) matrix from voxel indices to mm.
-        image_min: least intensity.
-        image_max: greatest intensity.
+        image_min: least intensity of each channel.
+        image_max: greatest intensity of each channel.
         label_values: the classes that occur in the label, ascending; empty without a label.
         volume_ml: volume of each class in ml, background and absent classes included; empty without a label.
     """
@@ -50,8 +50,8 @@ class CaseFacts:
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     affine: tuple[tuple[float, ...], ...]
-    image_min: float
-    image_max: float
+    image_min: tuple[float, ...]
+    image_max: tuple[float, ...]
     label_values: tuple[int, ...]
     volume_ml: dict[int, float]
 
@@ -61,6 +61,7 @@ def check_cases(
     classes: Mapping[int, str],
     cache_file: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    channels: int | None = None,
 ) -> dict[str, CaseFacts]:
     """Check all cases, and only then complain: of the first bad one in full, of the others by name.
 
@@ -69,16 +70,17 @@ def check_cases(
         classes: name of each label value, background 0 included.
         cache_file: a JSON file that keeps what was found, also when a case is bad; None: no cache.
         progress: called after each case with the numbers of cases done and of all.
+        channels: how many every image must have; None takes any number.
 
     Returns:
         The facts of each case, in the order of ``items``.
 
     Raises:
-        DataError: a file cannot be read in full, is not a finite 3D NIfTI volume, or image, label and classes do not
-            fit one another.
+        DataError: a file cannot be read in full, is not a finite 3D NIfTI volume, an image has other channels than it
+            must, a label more than one, or image, label and classes do not fit one another.
     """
     distinct = {item["case"]: item for item in (items.values() if isinstance(items, Mapping) else items)}
-    cache = _Cache(cache_file, classes)
+    cache = _Cache(cache_file, classes, channels)
     facts: dict[str, CaseFacts] = {}
     bad: dict[str, DataError] = {}
     try:
@@ -94,23 +96,26 @@ def check_cases(
     if bad:
         raise _complaint(bad)
     for case, fact in facts.items():
-        if fact.image_min == fact.image_max:
-            _logger.warning("the image of case %s is constant: all voxels are %g", case, fact.image_min)
+        for number, (least, greatest) in enumerate(zip(fact.image_min, fact.image_max, strict=True)):
+            if least == greatest:
+                what = "the image" if len(fact.image_min) == 1 else f"channel {number} of the image"
+                _logger.warning("%s of case %s is constant: all voxels are %g", what, case, least)
     return facts
 
 
-def check_case(item: Item, classes: Mapping[int, str]) -> CaseFacts:
+def check_case(item: Item, classes: Mapping[int, str], channels: int | None = None) -> CaseFacts:
     """Check one case, without a cache.
 
     Args:
         item: the case; its label is checked where it has one.
         classes: name of each label value, background 0 included.
+        channels: how many the image must have; None takes any number.
 
     Raises:
         DataError: as :func:`check_cases` says; the sentence begins with the file's path.
     """
-    image = read_volume(Path(item["image"]))
-    label = read_volume(Path(item["label"])) if "label" in item else None
+    image = read_volume(Path(item["image"]), channels)
+    label = read_volume(Path(item["label"]), 1) if "label" in item else None
     counts: dict[int, int] = {}
     if label is not None:
         _check_geometry(image, label)
@@ -119,11 +124,11 @@ def check_case(item: Item, classes: Mapping[int, str]) -> CaseFacts:
     return CaseFacts(
         image_sha256=image.sha256,
         label_sha256=None if label is None else label.sha256,
-        shape=image.values.shape,
+        shape=image.values.shape[:3],
         spacing=tuple(image.spacing.tolist()),
         affine=tuple(tuple(row) for row in image.affine.tolist()),
-        image_min=float(image.values.min()),
-        image_max=float(image.values.max()),
+        image_min=tuple(map(float, image.values.min((0, 1, 2)))),
+        image_max=tuple(map(float, image.values.max((0, 1, 2)))),
         label_values=tuple(value for value, count in counts.items() if count),
         volume_ml={value: count * millilitres for value, count in counts.items()},
     )
@@ -147,8 +152,9 @@ def _complaint(bad: Mapping[str, DataError]) -> DataError:
 
 
 def _check_geometry(image: Volume, label: Volume) -> None:
-    if image.values.shape != label.values.shape:
-        raise DataError(f"{label.path} has the shape {label.values.shape}, but its image {image.values.shape}.")
+    shapes = label.values.shape[:3], image.values.shape[:3]
+    if shapes[0] != shapes[1]:
+        raise DataError(f"{label.path} has the shape {shapes[0]}, but its image {shapes[1]}.")
     difference = float(np.abs(image.affine - label.affine).max())
     if difference > AFFINE_TOLERANCE * float(image.spacing.min()):
         raise DataError(f"{label.path} has another affine than its image, they differ by up to {difference:.3g} mm.")
@@ -170,9 +176,10 @@ def _count_classes(label: Volume, classes: Mapping[int, str]) -> dict[int, int]:
 class _Cache:
     """Facts on disk, trusted while a file's path, size and time stand, or else its hash."""
 
-    def __init__(self, file: str | os.PathLike[str] | None, classes: Mapping[int, str]) -> None:
+    def __init__(self, file: str | os.PathLike[str] | None, classes: Mapping[int, str], channels: int | None) -> None:
         self.file = None if file is None else Path(file)
         self.classes = classes
+        self.channels = channels
         self.changed = False
         self.known: dict[str, tuple[dict[str, _Stamp], CaseFacts]] = {}
         if self.file is not None and self.file.exists():
@@ -189,7 +196,7 @@ class _Cache:
         if facts is not None and stamps == old_stamps:
             return facts
         if facts is None or not _same_content(stamps, old_stamps, facts):
-            facts = check_case(item, self.classes)
+            facts = check_case(item, self.classes, self.channels)
         self.known[item["case"]] = (stamps, facts)
         self.changed = True
         return facts
@@ -200,15 +207,19 @@ class _Cache:
             return
         cases = {case: {"files": stamps, "facts": asdict(facts)} for case, (stamps, facts) in self.known.items()}
         try:
-            write_json(self.file, {"format": _CACHE_FORMAT, "classes": sorted(self.classes), "cases": cases})
+            write_json(self.file, {**self._premises(), "cases": cases})
         except OSError as error:
             _logger.warning(
                 "%s could not be written, the next start checks all cases again (%s)", self.file, reason(error)
             )
 
+    def _premises(self) -> dict[str, Any]:
+        """What the cases were checked against: under other premises, what was found is not trusted."""
+        return {"format": _CACHE_FORMAT, "classes": sorted(self.classes), "channels": self.channels}
+
     def _read(self, file: Path) -> dict[str, tuple[dict[str, _Stamp], CaseFacts]]:
         content = read_json(file)
-        if content["format"] != _CACHE_FORMAT or content["classes"] != sorted(self.classes):
+        if any(content[key] != value for key, value in self._premises().items()):
             return {}
         return {case: (_stamps(entry["files"]), _facts(entry["facts"])) for case, entry in content["cases"].items()}
 
@@ -218,7 +229,7 @@ def _stamps(content: Mapping[str, Any]) -> dict[str, _Stamp]:
 
 
 def _facts(content: Mapping[str, Any]) -> CaseFacts:
-    tuples = {key: tuple(content[key]) for key in ("shape", "spacing", "label_values")}
+    tuples = {key: tuple(content[key]) for key in ("shape", "spacing", "image_min", "image_max", "label_values")}
     affine = tuple(tuple(row) for row in content["affine"])
     volumes = {int(value): volume for value, volume in content["volume_ml"].items()}
     return CaseFacts(**{**content, **tuples, "affine": affine, "volume_ml": volumes})

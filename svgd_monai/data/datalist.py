@@ -91,7 +91,7 @@ def read_dataset(
     if not items:
         raise DataError(f"{file}: 'training' lists no case.")
     modality = content.get("modality")
-    channels = len(modality) if isinstance(modality, Mapping) and modality else 1
+    channels = len(modality) if isinstance(modality, (Mapping, list)) and modality else 1
     return MSDDataset(root, str(content.get("name", root.name)), classes, channels, dict(sorted(items.items())))
 
 

@@ -56,9 +56,11 @@ def read_image(where: str, entry: Any, root: Path, allow_outside: bool) -> Item:
         allow_outside: accept a file that, with symbolic links followed, lies outside ``root``.
 
     Raises:
-        DataError: the image is not named, missing, outside, or not named like a NIfTI file.
+        DataError: the image is not named, a list of files, missing, outside, or not named like a NIfTI file.
     """
     name = entry.get("image") if isinstance(entry, Mapping) else entry
+    if isinstance(name, list):
+        raise DataError(f"{where}: 'image' is a list; the channels of an image belong in one 4D file.")
     image = find_file(where, name, "image", root, allow_outside)
     case = case_id(image)
     if case is None:

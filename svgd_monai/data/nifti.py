@@ -29,12 +29,12 @@ _HEADER_ERRORS = (HeaderDataError, ImageFileError, ValueError, TypeError, Arithm
 
 @dataclass(frozen=True)
 class Volume:
-    """A 3D volume in memory.
+    """A 3D volume of one or more channels in memory.
 
     Args:
         path: the file it came from.
         sha256: hash of the file as it lies on disk.
-        values: the voxels (H, W, D), scaled as the header says, all finite.
+        values: the voxels (H, W, D, C), scaled as the header says, all finite.
         affine: (4, 4), from voxel indices to mm.
         spacing: (3,), size of a voxel along each axis in mm.
     """
@@ -53,19 +53,27 @@ def case_id(path: str) -> str | None:
     return name.removesuffix(suffix) or None if suffix else None
 
 
-def read_volume(path: Path) -> Volume:
+def read_volume(path: Path, channels: int | None = None) -> Volume:
     """Read a ``.nii`` or ``.nii.gz`` file, NIfTI-1 or NIfTI-2.
 
+    Channels are the fourth axis, as the Decathlon stores images of several modalities: a file of the shape (H, W, D)
+    has one, as one of the shape (H, W, D, 1) has.
+
+    Args:
+        path: the file.
+        channels: how many the file must have; any other number is refused by its header. None takes any.
+
     Raises:
-        DataError: the file cannot be read in full, or is not a finite 3D volume with an invertible affine.
+        DataError: the file cannot be read in full, is not a finite 3D volume with an invertible affine, or has another
+            number of channels.
     """
     raw = read_bytes(path)
-    content, image_class = _unpack(path, raw)
+    content, image_class = _unpack(path, raw, channels)
     try:
         # Extreme factors of scale overflow to infinity, which is judged below.
         with np.errstate(all="ignore"):
             image = image_class.from_bytes(content)
-            values = np.asanyarray(image.dataobj)
+            values = np.asanyarray(image.dataobj).reshape(*image.shape[:3], -1)
             affine = np.asarray(image.affine, dtype=np.float64)
     except _HEADER_ERRORS as error:
         raise DataError(f"{path} is damaged ({reason(error)}).") from error
@@ -89,7 +97,7 @@ def read_bytes(path: Path) -> bytes:
     return raw
 
 
-def _unpack(path: Path, raw: bytes) -> tuple[bytes, Any]:
+def _unpack(path: Path, raw: bytes, channels: int | None) -> tuple[bytes, Any]:
     """The uncompressed content, exactly as long as its header says, and nibabel's class for it."""
     compressed = path.name.endswith(".gz")
     if compressed and not raw.startswith(b"\x1f\x8b"):
@@ -99,6 +107,7 @@ def _unpack(path: Path, raw: bytes) -> tuple[bytes, Any]:
     try:
         head = stream.read(max(_HEADER_BYTES))
         image_class, shape, claimed = _read_header(path, head)
+        _check_shape(path, shape, channels)
         if claimed > limit:
             raise DataError(
                 f"{path} claims the shape {shape}, {claimed} bytes, which its {len(raw)} bytes cannot hold."
@@ -129,11 +138,20 @@ def _read_header(path: Path, head: bytes) -> tuple[Any, tuple[int, ...], int]:
         offset = int(header.get_data_offset())
     except _HEADER_ERRORS as error:
         raise DataError(f"{path} has a damaged header ({reason(error)}).") from error
-    if len(shape) != 3 or min(shape) < 1:
-        raise DataError(f"{path} is not a 3D volume, its shape is {shape}.")
     if voxel.kind not in "iuf":
         raise DataError(f"{path} does not hold plain numbers, its data type is {voxel}.")
     return image_class, shape, offset + math.prod(shape) * voxel.itemsize
+
+
+def _check_shape(path: Path, shape: tuple[int, ...], channels: int | None) -> None:
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise DataError(
+            f"{path} is neither a 3D volume nor one with channels as the fourth axis, its shape is {shape}."
+        )
+    found = shape[3] if len(shape) == 4 else 1
+    if channels is not None and found != channels:
+        plural = "" if found == 1 else "s"
+        raise DataError(f"{path} has {found} channel{plural}, its shape is {shape}, where {channels} must be.")
 
 
 def _check_finite(path: Path, values: NDArray[Any]) -> None:

@@ -58,7 +58,8 @@ def load_task(
         in_channels: input channels of the network; None does not compare.
 
     Raises:
-        DataError: the folder, its list or one of its cases is missing or wrong, or it has another number of classes.
+        DataError: the folder, its list or one of its cases is missing or wrong, or it has another number of classes or
+            channels.
     """
     root = ensure_dataset(dataset_dir, download)
     dataset = read_dataset(root)
@@ -76,6 +77,7 @@ def load_task(
             dataset.classes,
             Path(cache_dir) / CHECKS_FILE,
             lambda done, _: bar.update(done - bar.n),
+            dataset.channels,
         )
     return TaskData(dataset, facts, dataset_fingerprint(facts))
 
@@ -170,17 +172,19 @@ def revealed_labels(dataset_dir: str | os.PathLike[str], oracle: str = "dataset"
     return {case: item["label"] for case, item in read_dataset(dataset_dir).items.items() if "label" in item}
 
 
-def checked_images(path: str | os.PathLike[str]) -> list[Item]:
+def checked_images(path: str | os.PathLike[str], in_channels: int | None = None) -> list[Item]:
     """The images of an inference, each read once and found to be a finite 3D volume.
 
     Args:
         path: see :func:`~svgd_monai.data.datalist.read_images`.
+        in_channels: input channels of the network; None does not compare.
 
     Raises:
-        DataError: there is none, or one cannot be read, is not 3D, or is not finite; the sentence names it.
+        DataError: there is none, or one cannot be read, is not 3D, is not finite, or has other channels; the sentence
+            names it.
     """
     items = read_images(path)
-    check_cases(items, {0: "background"})
+    check_cases(items, {0: "background"}, channels=in_channels)
     return items
 
 

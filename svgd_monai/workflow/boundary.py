@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import pydoc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -139,15 +140,36 @@ def boundary() -> Iterator[None]:
 
 
 def _sentence(error: BaseException | None) -> str | None:
-    """The sentence of the first user's error in the chain of causes; else of the first of the operating system's."""
-    system: str | None = None
+    """The sentence of the first user's error in the chain of causes; else of the first that MONAI or the system has."""
+    other: str | None = None
     while error is not None:
         if isinstance(error, SvgdMonaiError):
             return " ".join(str(error).split())
-        if isinstance(error, OSError) and error.filename is not None and system is None:
-            system = f"{error.filename}: {error.strerror}."
+        if other is None and isinstance(error, OSError) and error.filename is not None:
+            other = f"{error.filename}: {error.strerror}."
+        other = other or _mistake(error)
         error = error.__cause__ or error.__context__
-    return system
+    return other
+
+
+def _mistake(error: BaseException) -> str | None:
+    """The sentence of an error with which MONAI refuses a component or a reference of a configuration."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, pydoc.ErrorDuringImport):
+        return f"_target_: {text}."
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
+    if place == "monai.utils.module" and isinstance(error, ModuleNotFoundError):
+        name = text.removeprefix("Cannot locate class or function path: ")
+        where = "the current folder, on PYTHONPATH or in an installed package"
+        return f"_target_: {name} is neither a component of MONAI's nor the path of one in {where}."
+    if place == "monai.utils.module" and isinstance(error, TypeError):  # the call itself, nothing within
+        return f"_target_: {text}."
+    if place == "monai.bundle.reference_resolver" and isinstance(error, ValueError):
+        return f"{text[:1].upper()}{text[1:]}."
+    return None
 
 
 def _check_typed(caller: Caller) -> None:

@@ -136,7 +136,7 @@ class TestReadDataset:
         labels = {"0": "background", "1": name}
         assert "'labels'" in complaint(read_dataset, write_task(tmp_path, labels=labels))
 
-    @pytest.mark.parametrize("bad", [{"label": "x.nii.gz"}, {"image": ""}, {"image": ["a", "b"]}, 7, None])
+    @pytest.mark.parametrize("bad", [{"label": "x.nii.gz"}, {"image": ""}, {"image": ["a", "b"]}, ["a", "b"], 7, None])
     def test_entry_without_image_is_numbered(self, tmp_path, bad):
         sentence = complaint(read_dataset, write_task(tmp_path, training=[bad]))
         assert "entry 1 of 'training'" in sentence
