@@ -14,7 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from svgd_monai.acquisition.reduction import reduce_map
+from svgd_monai.acquisition.reduction import MapReduction, slabs
 from svgd_monai.acquisition.score import NormaliseName, rank_cases
 from svgd_monai.acquisition.strategies import get_strategy, select
 from svgd_monai.acquisition.uncertainty import maps_from_statistics
@@ -58,7 +58,8 @@ def statistics_of(output: Any) -> list[Tensor]:
 class AcquisitionHandler:
     """Accumulates a score per case and writes ``scores.csv`` and ``queries.json``.
 
-    Attach it to any MONAI evaluator over a pool. Nothing is kept of a case but its numbers.
+    Attach it to any MONAI evaluator over a pool. Nothing is kept of a case but its numbers: its maps are computed slab
+    by slab, and the engine lets go of its batch and output before the next case is read and before the ranking.
 
     Args:
         folder: where the two files are written, each at once and whole.
@@ -119,6 +120,7 @@ class AcquisitionHandler:
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
         engine.add_event_handler(Events.STARTED, self.reset)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, _let_go)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.accumulate)
         engine.add_event_handler(Events.COMPLETED, self.write)
 
@@ -129,17 +131,27 @@ class AcquisitionHandler:
     def accumulate(self, engine: Engine) -> None:
         """Take in a batch."""
         for item, statistics in zip(_items(engine.state.batch), self.statistics(engine.state.output), strict=True):
-            batch = torch.as_tensor(statistics)[None]
-            foreground = mean_probability(batch).argmax(1) > 0
-            classes = batch.shape[1] - EXTRA_CHANNELS
-            uncertainty = maps_from_statistics(batch, classes, self.strategy.uncertainty_map)
+            self._measure(torch.as_tensor(statistics), _voxel_ml(item))
             self.cases.append(str(item["case"]))
-            self._disagreement.append(float(maps_from_statistics(batch, classes, "bald").mean()))
-            self._uncertainty.append(float(reduce_map(uncertainty, foreground, self.reduction)))
-            self._foreground.append(float(foreground.sum()) * _voxel_ml(item))
+
+    def _measure(self, statistics: Tensor, voxel_ml: float) -> None:
+        """Take the numbers of a case, (C + 2, ...), slab by slab: its maps are never there as a whole."""
+        classes = statistics.shape[0] - EXTRA_CHANNELS
+        voxels = statistics[0].numel()
+        uncertainty, disagreement, foreground = MapReduction(self.reduction, voxels), MapReduction("mean", voxels), 0
+        for slab in slabs(statistics):
+            batch = slab[None]
+            inside = mean_probability(batch).argmax(1) > 0
+            foreground += int(inside.sum())
+            uncertainty.add(maps_from_statistics(batch, classes, self.strategy.uncertainty_map), inside)
+            disagreement.add(maps_from_statistics(batch, classes, "bald"))
+        self._uncertainty.append(uncertainty.value())
+        self._disagreement.append(disagreement.value())
+        self._foreground.append(foreground * voxel_ml)
 
     def write(self, engine: Engine) -> None:
         """Score, rank, choose, and write both files; ``queries.json`` last, for its presence ends the stage."""
+        _let_go(engine)
         cases = tuple(self.cases)
         labelled = torch.tensor([case in self.labelled for case in cases], dtype=torch.bool)
         information = None
@@ -191,6 +203,11 @@ class AcquisitionHandler:
                 "mutual information is undefined for %s, whose image is constant after preprocessing: ranked last",
                 ", ".join(undefined),
             )
+
+
+def _let_go(engine: Engine) -> None:
+    """Drop the last case, whose statistics else would stay while the next one is read and resampled."""
+    engine.state.batch = engine.state.output = None
 
 
 def _defined(value: float | None) -> float | None:

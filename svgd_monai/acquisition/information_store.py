@@ -79,7 +79,8 @@ class InformationStore:
         """Mutual information of every row image with every column image.
 
         Only pairs that the store lacks are computed. Their images are loaded once each; those of the columns are held
-        in digitised form (a byte a voxel up to 256 bins), those of the rows one at a time.
+        in digitised form (a byte a voxel up to 256 bins), those of the rows one at a time. An image that was loaded
+        leaves its entropy as well, the pair with itself: to load it again for that would take far longer.
 
         Args:
             rows: N keys, each the fingerprint of a case's image content; the many (the pool).
@@ -136,6 +137,7 @@ class InformationStore:
         for key in _distinct(work):
             held[key] = image(key)
             self._check_size(key, held[key], next(iter(held.values())))
+            self._keep_entropy(key, held[key])
         constant = {key: is_one_bin(index) for key, index in held.items()}
         saved = time.monotonic()
         for done, (row, keys) in enumerate(work.items(), start=1):
@@ -143,6 +145,7 @@ class InformationStore:
             self._check_size(row, index, held[keys[0]])
             values = binned_mutual_information(index, [held[key] for key in keys], self.bins).tolist()
             undefined = is_one_bin(index)
+            self._keep_entropy(row, index)
             for key, value in zip(keys, values, strict=True):
                 first, second = sorted((self._positions[row], self._positions[key]))
                 self._fresh[first * _STRIDE + second] = float("nan") if undefined or constant[key] else value
@@ -151,6 +154,12 @@ class InformationStore:
                 saved = time.monotonic()
             if progress is not None:
                 progress(done, len(work))
+
+    def _keep_entropy(self, key: str, index: Tensor) -> None:
+        code = self._positions[key] * (_STRIDE + 1)
+        if code not in self._fresh and code not in self._codes[np.searchsorted(self._codes, code) :][:1]:
+            entropy = float(binned_mutual_information(index, [index], self.bins))
+            self._fresh[code] = float("nan") if is_one_bin(index) else entropy
 
     def _digitised(self, key: str, load: Callable[[str], Tensor]) -> Tensor:
         try:

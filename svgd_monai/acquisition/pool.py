@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 from tqdm import tqdm
 
+from svgd_monai.acquisition.content import CONTENT_NAMES, on_grid
 from svgd_monai.acquisition.information import aggregate_information
 from svgd_monai.acquisition.information_store import InformationStore
 from svgd_monai.errors import SettingsError
@@ -29,7 +29,14 @@ class PoolInformation:
     """MI(x, labelled set) of pool cases, and MI(x, y) of any two.
 
     The *content* of two images is compared: unpadded, normalised volumes, resampled to one grid. Padding that two
-    images share would look like information that they share.
+    images share would look like information that they share, and air of which one has more than the other puts their
+    organs at different places of the grid.
+
+    Each channel is compared with its counterpart, and the mean taken over the channels: what two images share when it
+    is known from which channel a voxel is. One histogram of the voxels of all channels would count as shared that both
+    images are, say, darker in the first. On the MR phantom with an inverted second channel its ranks went against those
+    of the channels' mean (-0.37) and with those of voxels shuffled within each channel (0.94). A channel that is
+    constant in one of two images is left out of their mean.
 
     Args:
         dataset: all images, pool and labelled; each item has ``case`` and, as ``fingerprint``, a hash of its content.
@@ -38,6 +45,12 @@ class PoolInformation:
             paper's padded volumes).
         bins: of the joint histogram, over [0, 1].
         aggregation: ``mean`` over the labelled cases, or ``max``.
+        content: what the grid spans: the ``volume``, or its ``foreground``, see
+            :func:`~svgd_monai.acquisition.content.foreground_frame`, for images with air around the body.
+        channels: C.
+
+    Raises:
+        SettingsError: ``content`` is unknown, or needs a grid and there is none.
     """
 
     def __init__(
@@ -47,15 +60,29 @@ class PoolInformation:
         grid: Sequence[int] | None,
         bins: int = 64,
         aggregation: str = "mean",
+        content: str = "volume",
+        channels: int = 1,
     ) -> None:
+        if content not in CONTENT_NAMES:
+            raise SettingsError(f"mi_content must be one of {', '.join(CONTENT_NAMES)}, got {content!r}.")
+        if content != "volume" and grid is None:
+            raise SettingsError(f"mi_content: {content} needs a grid, and mi_grid is null.")
         self.dataset = dataset
         self.grid = None if grid is None else tuple(grid)
         self.aggregation = aggregation
+        self.content = content
         preprocessing = getattr(dataset, "transform_hash", "")
-        self.store = InformationStore(store, {"bins": bins, "grid": self.grid, "preprocessing": preprocessing})
+        settings = {"bins": bins, "grid": self.grid, "content": content, "preprocessing": preprocessing}
+        self.store = InformationStore(store, settings)
         self._position = {item["case"]: index for index, item in enumerate(dataset.data)}
         self._key = {item["case"]: item.get("fingerprint", item["image"]) for item in dataset.data}
-        self._case = {key: case for case, key in self._key.items()}
+        # A single channel keeps the image's own key.
+        self._suffixes = [f":{channel}" for channel in range(channels)] if channels > 1 else [""]
+        self._place = {
+            f"{key}{suffix}": (self._position[case], channel)
+            for case, key in self._key.items()
+            for channel, suffix in enumerate(self._suffixes)
+        }
 
     def __call__(self, cases: Sequence[str], labelled: Sequence[str]) -> Tensor:
         """Information that each case shares with the labelled set.
@@ -80,10 +107,10 @@ class PoolInformation:
             columns: K cases, the few, whose images are held in memory as they are computed.
 
         Returns:
-            (N, K) float64, nats; NaN where either image is constant. MI(a, a) is the entropy of a.
+            (N, K) float64, nats; NaN where no channel varies in both images. MI(a, a) is the entropy of a.
 
         Raises:
-            SettingsError: there is no common grid and the shapes differ.
+            SettingsError: there is no common grid and the shapes differ, or an image has other channels.
         """
         row_keys = [self._key[case] for case in rows]
         column_keys = [self._key[case] for case in columns]
@@ -94,14 +121,27 @@ class PoolInformation:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            return self.store.matrix(row_keys, column_keys, self._load, progress)
+            by_channel = [
+                self.store.matrix(
+                    [k + suffix for k in row_keys], [k + suffix for k in column_keys], self._load, progress
+                )
+                for suffix in self._suffixes
+            ]
+        return torch.stack(by_channel).nanmean(0)
 
     def _load(self, key: str) -> Tensor:
-        image: Tensor = torch.as_tensor(self.dataset[self._position[self._case[key]]]["image"])
+        """One channel of an image, (1, X, Y, Z)."""
+        position, channel = self._place[key]
+        image: Tensor = torch.as_tensor(self.dataset[position]["image"])
+        if len(image) != len(self._suffixes):
+            raise SettingsError(
+                f"in_channels: {len(self._suffixes)}, but an image of the pool has {len(image)} channels."
+            )
         if self.grid is None:
             self._check_shape(image)
-            return image
-        return interpolate(image[None].float(), self.grid, mode="trilinear", align_corners=True)[0]
+        else:
+            image = on_grid(image, self.grid, self.content)  # whole: the channels have one frame
+        return image[channel : channel + 1]
 
     def _check_shape(self, image: Tensor) -> None:
         first = getattr(self, "_shape", image.shape)

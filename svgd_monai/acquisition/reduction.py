@@ -1,7 +1,8 @@
-"""From a map of voxel uncertainties to one number per case."""
+"""From a map of voxel uncertainties to one number per case, whole or piece by piece."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
@@ -9,6 +10,88 @@ from torch import Tensor
 
 ReductionName = Literal["mean", "sum", "foreground", "top"]
 REDUCTION_NAMES: tuple[str, ...] = get_args(ReductionName)
+
+#: Voxels of a piece: its maps are small beside a volume, and large enough for the processor.
+SLAB_VOXELS = 1 << 21
+
+
+def slabs(volume: Tensor, voxels: int = SLAB_VOXELS) -> Iterator[Tensor]:
+    """A volume in slabs along its first axis, as views.
+
+    Args:
+        volume: (C, X, ...).
+        voxels: of a slab, at most; one layer is the least.
+
+    Yields:
+        (C, x, ...).
+    """
+    yield from volume.split(max(1, voxels // max(1, volume[0, :1].numel())), dim=1)
+
+
+class MapReduction:
+    """One case's number, from the pieces of its map of voxels: no copy of the map is made.
+
+    Args:
+        how: as for :func:`reduce_map`.
+        voxels: of the whole map.
+        top_fraction: as for :func:`reduce_map`.
+
+    Raises:
+        ValueError: ``how`` is unknown, there are no voxels, or ``top_fraction`` is out of range.
+    """
+
+    def __init__(self, how: str, voxels: int, top_fraction: float = 0.05) -> None:
+        if how not in REDUCTION_NAMES:
+            raise ValueError(f"Unknown reduction {how!r}; known are {', '.join(REDUCTION_NAMES)}.")
+        if voxels < 1:
+            raise ValueError("A map needs at least one voxel.")
+        if how == "top" and not 0 < top_fraction <= 1:
+            raise ValueError(f"top_fraction must be above 0 and at most 1, got {top_fraction}.")
+        self.how = how
+        self._voxels = voxels
+        self._kept = max(1, round(top_fraction * voxels))
+        self._sum = self._sum_inside = 0.0
+        self._inside = 0
+        self._top: Tensor | None = None
+
+    def add(self, values: Tensor, foreground: Tensor | None = None) -> None:
+        """Take in a piece.
+
+        Args:
+            values: of any shape.
+            foreground: bool, of the same shape; needed by ``foreground`` only.
+
+        Raises:
+            ValueError: ``foreground`` is needed and missing, or of another shape.
+        """
+        flat = values.reshape(-1).to(torch.promote_types(values.dtype, torch.float32))
+        if self.how == "top":
+            self._keep(flat)
+            return
+        self._sum += float(flat.sum(dtype=torch.float64))
+        if self.how == "foreground":
+            if foreground is None or foreground.shape != values.shape:
+                raise ValueError("The mean over foreground needs a predicted foreground of the map's shape.")
+            inside = flat[foreground.reshape(-1).bool()]
+            self._sum_inside += float(inside.sum(dtype=torch.float64))
+            self._inside += len(inside)
+
+    def value(self) -> float:
+        """The number of the whole map, when all its pieces are in."""
+        if self.how == "top":
+            assert self._top is not None  # a map has a voxel
+            return float(self._top.mean(dtype=torch.float64))
+        if self.how == "sum":
+            return self._sum
+        if self.how == "foreground" and self._inside > 0:
+            return self._sum_inside / self._inside
+        return self._sum / self._voxels
+
+    def _keep(self, flat: Tensor) -> None:
+        if self._top is not None:
+            # Most pieces have little above what is kept already.
+            flat = torch.cat([self._top, flat if len(self._top) < self._kept else flat[flat > self._top.min()]])
+        self._top = flat.topk(min(self._kept, len(flat)), sorted=False).values
 
 
 def reduce_map(
@@ -29,7 +112,7 @@ def reduce_map(
         top_fraction: above 0, at most 1.
 
     Returns:
-        (B,), in the unit of the map (`sum`: unit times voxels).
+        (B,), in the unit of the map (`sum`: unit times voxels); float32, or float64 where the map is.
 
     Raises:
         ValueError: `how` is unknown, `foreground` lacks a prediction of the map's shape, there are no voxels, or
@@ -37,19 +120,12 @@ def reduce_map(
     """
     if uncertainty.dim() < 2 or uncertainty[0:1].numel() == 0:
         raise ValueError(f"A map needs the shape (B, ...) with at least one voxel, got {tuple(uncertainty.shape)}.")
-    flat = uncertainty.flatten(1).to(torch.promote_types(uncertainty.dtype, torch.float32))
-    if how == "mean":
-        return flat.mean(1)
-    if how == "sum":
-        return flat.sum(1)
-    if how == "foreground":
-        if prediction_foreground is None or prediction_foreground.shape != uncertainty.shape:
-            raise ValueError("The mean over foreground needs a predicted foreground of the map's shape.")
-        inside = prediction_foreground.reshape(flat.shape).bool()
-        inside = inside | ~inside.any(1, keepdim=True)
-        return torch.where(inside, flat, 0).sum(1) / inside.sum(1)
-    if how == "top":
-        if not 0 < top_fraction <= 1:
-            raise ValueError(f"top_fraction must be above 0 and at most 1, got {top_fraction}.")
-        return flat.topk(max(1, round(top_fraction * flat.shape[1])), dim=1, sorted=False).values.mean(1)
-    raise ValueError(f"Unknown reduction {how!r}; known are {', '.join(REDUCTION_NAMES)}.")
+    if prediction_foreground is not None and len(prediction_foreground) != len(uncertainty):
+        raise ValueError("The predicted foreground is not that of the maps' cases.")
+    values = []
+    for case, voxels in enumerate(uncertainty):
+        reduction = MapReduction(how, voxels.numel(), top_fraction)
+        reduction.add(voxels, None if prediction_foreground is None else prediction_foreground[case])
+        values.append(reduction.value())
+    kind = torch.promote_types(uncertainty.dtype, torch.float32)
+    return torch.tensor(values, dtype=kind, device=uncertainty.device)

@@ -140,8 +140,8 @@ class CommitteeKeeper:
     def _validation(self) -> float | None:
         if self.evaluator is None:
             return None
-        value = float(self.evaluator.state.metrics[self.metric])
-        return value if math.isfinite(value) else None
+        value = self.evaluator.state.metrics.get(self.metric)  # missing where there was nothing to validate on
+        return float(value) if value is not None and math.isfinite(value) else None
 
     def _progress(self, engine: Engine) -> dict[str, Any]:
         return {

@@ -27,6 +27,7 @@ from svgd_monai.data.splits import Split, draw_split, read_split, resolve_split
 from svgd_monai.data.transforms import (
     ToPlaind,
     augmentation,
+    foreground_crop,
     preprocessing,
     to_grid,
     training_crop,
@@ -51,6 +52,7 @@ __all__ = [
     "draw_split",
     "epoch_length",
     "epochs",
+    "foreground_crop",
     "labelled_cases",
     "load_task",
     "make_phantom",

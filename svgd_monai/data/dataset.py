@@ -19,6 +19,8 @@ from monai.transforms import Compose
 from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
+from svgd_monai.data.checks import check_cases
+from svgd_monai.data.nifti import case_id
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import read_torch, write_torch
 from svgd_monai.seeding import derive_seed
@@ -42,6 +44,11 @@ class VolumeDataset(PersistentDataset):
         transform: deterministic transforms (cached) followed by random ones.
         cache_dir: where preprocessed volumes are kept; None keeps none on disk.
         seed: of the random transforms.
+        num_classes: check the items without a fingerprint, which nobody has checked, such as those that MONAI Label
+            puts in place of a data list; labels against this number of classes. None: trust them.
+
+    Raises:
+        DataError: an item is bad; the sentence names it.
     """
 
     def __init__(
@@ -50,9 +57,11 @@ class VolumeDataset(PersistentDataset):
         transform: Compose,
         cache_dir: str | os.PathLike[str] | None,
         seed: int = 0,
+        num_classes: int | None = None,
     ) -> None:
+        items = list(data) if num_classes is None else _checked(data, num_classes, cache_dir)
         super().__init__(
-            list(data),
+            items,
             transform,
             cache_dir=None if cache_dir is None else Path(cache_dir),
             hash_func=_content_hash,
@@ -156,6 +165,25 @@ def epoch_length(steps: int, validations: int) -> int:
 def epochs(steps: int, validations: int) -> int:
     """Epochs of :func:`epoch_length` that hold all steps; the last may be shorter."""
     return math.ceil(steps / epoch_length(steps, validations))
+
+
+def _checked(
+    data: Sequence[Mapping[str, Any]], num_classes: int, cache_dir: str | os.PathLike[str] | None
+) -> list[Mapping[str, Any]]:
+    """The items, with case and fingerprint where they had none."""
+    fresh = {
+        item["image"]: {"case": case_id(item["image"]) or item["image"], **item}
+        for item in data
+        if "fingerprint" not in item
+    }
+    classes = {value: "background" if value == 0 else f"class {value}" for value in range(num_classes)}
+    facts = check_cases(fresh, classes, None if cache_dir is None else Path(cache_dir) / "case_checks.json")
+    known = {}
+    for image, item in fresh.items():
+        fact = facts[item["case"]]
+        parts = [fact.image_sha256] + ([fact.label_sha256 or "-"] if "label" in item else [])
+        known[image] = {**item, "fingerprint": "+".join(parts)}
+    return [known.get(item["image"], item) for item in data]
 
 
 def _content_hash(item: Mapping[str, Any]) -> bytes:

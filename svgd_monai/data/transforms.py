@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from monai.transforms import (
     Orientationd,
     RandAdjustContrastd,
     RandAffined,
+    RandCropByLabelClassesd,
     RandGaussianNoised,
     RandSpatialCropd,
     Spacingd,
@@ -26,6 +28,7 @@ from monai.transforms.traits import RandomizableTrait
 from svgd_monai.errors import SettingsError
 
 IMAGE, LABEL, AFFINE = "image", "label", "affine"
+_MODES = {IMAGE: "bilinear", LABEL: "nearest"}  # of resampling
 
 
 class ToPlaind(MapTransform):
@@ -49,11 +52,27 @@ class ToPlaind(MapTransform):
         return result
 
 
+class Respacingd(Spacingd):
+    """MONAI's ``Spacingd``, shown its own keys alone, whose values stay within those of the file.
+
+    That of MONAI 1.6 takes every key that begins with ``image_`` for a dictionary with the image's header, and fails on
+    MONAI Label's ``image_path``. In single precision it gives a constant image noise in its last digits, of which the
+    scaling by percentiles would make an image.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        """Dictionary in, dictionary out."""
+        own = {key: data[key] for key in self.keys if key in data}
+        result = super().__call__(own, lazy)
+        return {**data, **{key: result[key].clamp(own[key].min(), own[key].max()) for key in own}}
+
+
 def preprocessing(
     intensity: Callable[..., Any] | Sequence[Callable[..., Any]],
     spacing: Sequence[float] | None = None,
     pad_to: Sequence[int] | None = None,
     plain: bool = True,
+    keys: Sequence[str] = (IMAGE, LABEL),
 ) -> Compose:
     """The deterministic part: load, RAS+ orientation, spacing, intensity.
 
@@ -62,6 +81,8 @@ def preprocessing(
         spacing: voxel size in mm to resample to (images linearly, labels by nearest neighbour); None keeps the file's.
         pad_to: pad to this shape at once, as the paper does; None leaves padding to training crops and inferers, so
             that neither uncertainty nor mutual information sees it.
+        keys: ``image`` and ``label``; inference names the image alone, for MONAI Label insists on whatever the first
+            transform could load.
         plain: end with :class:`ToPlaind`. A pipeline that ends in ``Invertd`` and ``SaveImaged`` keeps the MetaTensors.
 
     Raises:
@@ -71,7 +92,6 @@ def preprocessing(
         A transform of ``{"image": path, "label": path}`` (the label may be missing) to ``image`` (C, X, Y, Z) float32,
         ``label`` (1, X, Y, Z) uint8 and ``affine`` (4, 4).
     """
-    keys = (IMAGE, LABEL)
     intensities = [intensity] if callable(intensity) else list(intensity)
     for each in intensities:
         # MONAI's cache ends at the first step that is random or none of its transforms.
@@ -83,7 +103,10 @@ def preprocessing(
         Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True),
     ]
     if spacing is not None:
-        steps.append(Spacingd(keys, pixdim=tuple(spacing), mode=("bilinear", "nearest"), allow_missing_keys=True))
+        # Coordinates in single precision are right to a ten-thousandth of a voxel. MONAI holds seven of them for each
+        # voxel of the result: in double precision that is twice the memory of all that scoring a volume needs.
+        modes = [_MODES[key] for key in keys]
+        steps.append(Respacingd(keys, pixdim=tuple(spacing), mode=modes, dtype=torch.float32, allow_missing_keys=True))
     steps += intensities
     if pad_to is not None:
         steps.append(SpatialPadd(keys, tuple(pad_to), allow_missing_keys=True))
@@ -101,6 +124,51 @@ def training_crop(roi_size: Sequence[int]) -> Compose:
     """A random window of ``roi_size`` voxels, zero-padded where the volume is smaller."""
     keys = (IMAGE, LABEL)
     return Compose([RandSpatialCropd(keys, tuple(roi_size), random_size=False), SpatialPadd(keys, tuple(roi_size))])
+
+
+def foreground_crop(roi_size: Sequence[int], num_classes: int, ratios: Sequence[float] | None = None) -> Compose:
+    """A window of ``roi_size`` voxels about a random voxel of a random class, zero-padded where the volume is smaller.
+
+    For each draw a class is drawn by ``ratios`` among those that the label holds, then one of its voxels: the window's
+    centre, moved inwards where the window would leave the volume. A label without foreground gives a window about any
+    voxel. Nath et al. 2021 say of their 48³ windows no more than that they are random; the ratios are ours. Classes and
+    not foreground as a whole take turns (as in :class:`monai.transforms.RandCropByPosNegLabeld`): a tumour is a small
+    part of its organ and would be as rare a centre.
+
+    Args:
+        roi_size: the window, voxels.
+        num_classes: classes of the label, background among them.
+        ratios: share of each class, background first, all above 0; None: equal shares.
+
+    Raises:
+        SettingsError: there is not one ratio above 0 for each class.
+    """
+    shares = [1.0] * num_classes if ratios is None else [float(ratio) for ratio in ratios]
+    if len(shares) != num_classes or not all(0 < share < math.inf for share in shares):
+        raise SettingsError(f"ratios: {shares} are not {num_classes} numbers above 0, one for each class.")
+    keys = (IMAGE, LABEL)
+    # Padded last: a deterministic step before the random one would belong to the cache's key, and every volume would
+    # be preprocessed once for training and once more for scoring.
+    return Compose([_ClassWindowd(roi_size, shares), SpatialPadd(keys, tuple(roi_size))])
+
+
+class _ClassWindowd(RandCropByLabelClassesd):
+    """One window as a dictionary, where MONAI's transform gives a list of windows."""
+
+    def __init__(self, roi_size: Sequence[int], ratios: Sequence[float]) -> None:
+        super().__init__(
+            keys=(IMAGE, LABEL),
+            label_key=LABEL,
+            spatial_size=tuple(roi_size),
+            ratios=list(ratios),
+            num_classes=len(ratios),
+            allow_smaller=True,
+            warn=False,  # of classes that a label does not hold
+        )
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        window: dict[Hashable, Any] = super().__call__(data, lazy)[0]
+        return window
 
 
 def augmentation(name: str = "none") -> Compose:

@@ -237,7 +237,7 @@ def test_store_gives_the_pairwise_values_and_loads_each_image_once(path):
     assert result.dtype == torch.float64
     torch.testing.assert_close(result, pool.reference(rows, columns), atol=1e-12, rtol=0)
     assert sorted(pool.loaded) == keys(0, 1, 2, 3, 4, 5)
-    assert store.computed == 10
+    assert store.computed == 10 + 6 - 1  # pairs, and entropies of six images, one of them among the pairs
     assert seen == [(done, 5) for done in range(1, 6)]
 
 
@@ -250,11 +250,11 @@ def test_store_computes_only_pairs_that_it_lacks(path):
     torch.testing.assert_close(
         store.matrix(rows, columns, pool.load), pool.reference(rows, columns), atol=1e-12, rtol=0
     )
-    assert store.computed == 8
+    assert store.computed == (4 + 5) + (4 + 1)
     assert sorted(pool.loaded) == keys(0, 1, 2, 3, 5)
     # a pair is the same pair the other way round
     store.matrix(keys(4), keys(0, 1), pool.load)
-    assert store.computed == 8
+    assert store.computed == 14
 
 
 def test_store_computes_a_pair_once_where_rows_and_columns_overlap_or_repeat(path):
@@ -274,6 +274,18 @@ def test_store_reads_back_exactly_and_loads_nothing(path):
     assert torch.equal(again.matrix(keys(2, 1, 0), keys(4, 3), pool.load), first.flip(0, 1))
     assert again.computed == 0
     assert pool.loaded == []
+
+
+def test_an_image_that_was_loaded_leaves_its_entropy(path):
+    pool = Pool(constant=("key2",))
+    store = InformationStore(path, SETTINGS)
+    store.matrix(keys(0, 1, 2), keys(3), pool.load)
+    pool.loaded.clear()
+    found = [InformationStore(path, SETTINGS).matrix([key], [key], pool.load).item() for key in keys(0, 1, 2, 3)]
+    assert pool.loaded == []
+    expected = pool.reference(keys(0, 1, 3), keys(0, 1, 3)).diag().tolist()
+    assert [found[0], found[1], found[3]] == pytest.approx(expected, abs=1e-12)
+    assert math.isnan(found[2])
 
 
 def test_store_of_nothing(path):
@@ -302,7 +314,7 @@ def test_store_of_other_settings_starts_anew_and_says_so(path, change, caplog):
     assert "other settings" in caplog.text
     assert str(path) in caplog.text
     store.matrix(keys(0, 1), keys(2), pool.load)
-    assert store.computed == 2
+    assert store.computed == 2 + 3
     again = InformationStore(path, {**SETTINGS, **change})
     again.matrix(keys(0, 1), keys(2), pool.load)
     assert again.computed == 0
@@ -335,7 +347,7 @@ def test_a_flipped_byte_or_a_cut_gives_a_warning_and_never_a_wrong_value(path, c
             assert str(path) in caplog.text
             assert caplog.records[0].levelno == logging.WARNING
         torch.testing.assert_close(store.matrix(rows, columns, pool.load), expected, atol=0, rtol=0)
-        assert store.computed == (6 if caplog.records else 0)
+        assert store.computed == (6 + 5 if caplog.records else 0)
     assert warnings > len(damaged) / 2
 
 
@@ -359,7 +371,7 @@ def test_parts_that_do_not_fit_together_are_damage(path, caplog, fault):
     store = InformationStore(path, SETTINGS)
     assert "cannot be read" in caplog.text
     store.matrix(keys(0, 1, 2), keys(3), pool.load)
-    assert store.computed == 3
+    assert store.computed == 3 + 4
 
 
 def test_what_was_computed_before_a_crash_is_kept(path):
@@ -377,7 +389,7 @@ def test_what_was_computed_before_a_crash_is_kept(path):
     torch.testing.assert_close(
         store.matrix(rows, keys(4), pool.load), pool.reference(rows, keys(4)), atol=1e-12, rtol=0
     )
-    assert store.computed == 2
+    assert store.computed == 2 + 2
 
 
 def test_long_computations_are_saved_in_between(path, monkeypatch):
@@ -390,7 +402,7 @@ def test_long_computations_are_saved_in_between(path, monkeypatch):
         return pool.load(key)
 
     InformationStore(path, SETTINGS).matrix(keys(0, 1, 2), keys(4), load)
-    assert stored == [0, 0, 1, 2]
+    assert stored == [0, 0, 3, 5]  # the column's entropy, and with each row its entropy and the pair
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 

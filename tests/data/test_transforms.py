@@ -6,10 +6,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose, Identityd, Lambdad, RandGaussianNoised, ScaleIntensityRanged
 
-from svgd_monai.data import augmentation, preprocessing, to_grid, training_crop, training_preprocessing
+from svgd_monai.data import (
+    StepSampler,
+    VolumeDataset,
+    augmentation,
+    foreground_crop,
+    preprocessing,
+    to_grid,
+    training_crop,
+    training_preprocessing,
+)
 from svgd_monai.data.transforms import ToPlaind
 from svgd_monai.errors import SettingsError
 
@@ -186,6 +195,127 @@ def test_windows_differ_from_draw_to_draw():
     data = volume((12, 12, 12))
     crop = training_crop((4, 4, 4))
     assert len({float(seeded(crop, data, seed)["image"].sum()) for seed in range(10)}) > 5
+
+
+# windows about the classes
+
+
+def organ_and_tumour(shape=(24, 24, 24)):
+    """An organ of 6³ voxels in the middle, and a tumour of one voxel in it."""
+    label = torch.zeros(1, *shape, dtype=torch.uint8)
+    label[0, 9:15, 9:15, 9:15] = 1
+    label[0, 11, 12, 13] = 2
+    return {"image": torch.ones(1, *shape), "label": label}
+
+
+def centres(crop, data, draws=300):
+    """Share of each class among the voxels in the middle of 3³ windows."""
+    found = [int(seeded(crop, data, seed)["label"][0, 1, 1, 1]) for seed in range(draws)]
+    return [found.count(value) / draws for value in range(3)]
+
+
+@pytest.mark.parametrize("shape", [(10, 12, 14), (5, 6, 7), (8, 8, 8), (20, 4, 8), (2, 20, 9), (1, 1, 1)])
+def test_a_class_window_has_the_asked_size_for_any_volume(shape):
+    data = volume(shape)
+    for seed in range(5):
+        result = seeded(foreground_crop((8, 8, 8), 3), data, seed)
+        assert type(result) is dict
+        assert result["image"].shape == result["label"].shape == (1, 8, 8, 8)
+        kept = tuple(min(8, side) for side in shape)
+        assert int((result["image"] > 0).sum()) == math.prod(kept)  # image voxels are above 0, padding is 0
+        assert (result["label"][result["image"] == 0] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("ratios", "shares"), [(None, (1 / 3, 1 / 3, 1 / 3)), ((1, 1, 8), (0.1, 0.1, 0.8)), ((6, 3, 1), (0.6, 0.3, 0.1))]
+)
+def test_classes_are_centres_in_their_shares(ratios, shares):
+    found = centres(foreground_crop((3, 3, 3), 3, ratios), organ_and_tumour())
+    np.testing.assert_allclose(found, shares, atol=0.1)  # three and a half standard deviations
+
+
+def test_every_voxel_of_a_class_may_be_the_centre():
+    data = organ_and_tumour()
+    data["image"] = torch.arange(24.0**3).reshape(1, 24, 24, 24)
+    crop = foreground_crop((3, 3, 3), 2, (1e-6, 1))
+    data["label"] = (data["label"] > 0).to(torch.uint8)
+    found = {int(seeded(crop, data, seed)["image"][0, 1, 1, 1]) for seed in range(1500)}
+    assert found == set(torch.nonzero(data["label"].flatten()).flatten().tolist())
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_others_share_in_the_place_of_a_class_that_a_case_lacks():
+    data = organ_and_tumour()
+    data["label"][data["label"] == 2] = 1
+    found = centres(foreground_crop((3, 3, 3), 3, (1, 3, 4)), data)
+    np.testing.assert_allclose(found, (0.25, 0.75, 0), atol=0.1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_empty_label_gives_windows_from_anywhere():
+    places = torch.arange(12**3).reshape(1, 12, 12, 12)
+    data = {"image": places.float(), "label": torch.zeros(1, 12, 12, 12, dtype=torch.uint8)}
+    crop = foreground_crop((6, 6, 6), 3)
+    starts = np.array(
+        [np.unravel_index(int(seeded(crop, data, seed)["image"][0, 0, 0, 0]), (12,) * 3) for seed in range(200)]
+    )
+    assert (starts.min(0) == 0).all()
+    assert (starts.max(0) == 6).all()
+    assert len(np.unique(starts, axis=0)) > 100
+
+
+def test_a_label_without_background_gives_windows():
+    data = {"image": torch.ones(1, 9, 9, 9), "label": torch.full((1, 9, 9, 9), 2, dtype=torch.uint8)}
+    assert (seeded(foreground_crop((4, 4, 4), 3), data, 0)["label"] == 2).all()
+
+
+def test_a_class_window_holds_image_and_label_of_one_place():
+    data = organ_and_tumour()
+    places = torch.arange(24**3).reshape(1, 24, 24, 24)
+    for seed in range(5):
+        result = seeded(foreground_crop((5, 6, 7), 3), {**data, "image": places.float()}, seed)
+        x, y, z = np.unravel_index(int(result["image"][0, 0, 0, 0]), (24,) * 3)
+        window = (slice(None), slice(x, x + 5), slice(y, y + 6), slice(z, z + 7))
+        assert torch.equal(result["image"], places[window].float())
+        assert torch.equal(result["label"].as_tensor(), data["label"][window])
+
+
+@pytest.mark.parametrize(
+    "ratios", [(1, 1), (1, 1, 1, 1), (1, 1, 0), (0, 1, 1), (1, 1, -1), (1, 1, math.inf), (1, 1, math.nan)]
+)
+def test_ratios_that_fit_no_classes_are_refused(ratios):
+    with pytest.raises(SettingsError, match=r"^ratios: .* are not 3 numbers above 0"):
+        foreground_crop((8, 8, 8), 3, ratios)
+
+
+def test_batches_of_class_windows_keep_their_size_and_follow_from_the_draw_alone(tmp_path):
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for folder in folders:
+        folder.mkdir()
+    cases = [scan(folder, affine_of(origin=(5, place, 0))) for place, folder in enumerate(folders)]
+    transform = training_preprocessing(preprocessing(identity), foreground_crop((8, 8, 8), 3), "light")
+
+    def batches(start=0, workers=0):
+        np.random.seed(start)
+        dataset = VolumeDataset(cases, transform, tmp_path / "cache", seed=7)
+        sampler = StepSampler(len(cases), 4, 5, seed=1)
+        sampler.start = start
+        return list(DataLoader(dataset, batch_sampler=sampler, num_workers=workers))
+
+    expected = batches()
+    assert all(set(batch) == {"image", "label"} for batch in expected)
+    assert all(batch[key].shape == (4, 1, 8, 8, 8) for batch in expected for key in batch)
+    assert len({float(batch["image"].sum()) for batch in expected}) == 5
+    for again in (batches(), batches(2), batches(0, workers=1)):
+        for batch, other in zip(expected[-len(again) :], again, strict=True):
+            assert all(torch.equal(batch[key], other[key]) for key in batch)
+
+
+def test_training_and_scoring_share_their_preprocessed_volumes(tmp_path):
+    deterministic = preprocessing(identity, (2.0, 2.0, 2.0))
+    training = training_preprocessing(deterministic, foreground_crop((8, 8, 8), 3))
+    hashes = [VolumeDataset([], transform, tmp_path).transform_hash for transform in (deterministic, training)]
+    assert hashes[0] == hashes[1]
 
 
 # augmentation

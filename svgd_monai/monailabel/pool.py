@@ -1,0 +1,237 @@
+"""Scores of a pool of images by a bundle's committee: the bundle's acquisition stage, over a list of files."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from filelock import FileLock
+from monai.bundle import ConfigParser
+
+from svgd_monai.acquisition import PoolView, ScoreOptions, get_strategy, rank_cases, select
+from svgd_monai.acquisition.handler import SCORES_FILE
+from svgd_monai.data import check_cases
+from svgd_monai.errors import CheckpointError, SettingsError
+from svgd_monai.files import read_csv
+from svgd_monai.monailabel.measures import MeasureStore
+from svgd_monai.seeding import derive_seed
+from svgd_monai.workflow import check_setting
+
+logger = logging.getLogger(__name__)
+
+#: Keys of a bundle's ``acquire.yaml`` that a server may set.
+QUERY_KEYS = (
+    "acquisition", "queries_per_round", "mi_weight", "mi_grid", "mi_content", "mi_bins", "mi_aggregation", "normalise",
+    "normalise_over", "candidates", "uncertainty_reduction", "seed",
+)  # fmt: skip
+
+_CHUNK = 20  # images measured between two saves: what a stopped scoring repeats
+_NUMBERS = ("uncertainty", "foreground_ml")
+
+Item = dict[str, str]
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """What the committee says of an unlabelled image.
+
+    Attributes:
+        image: its id.
+        rank: 1 for the one to label next.
+        score: of the strategy; None where it is undefined (a constant image), which ranks last.
+        uncertainty: of the strategy's map, reduced to a number.
+        mutual_information: with the labelled images, nats; None where undefined or not used.
+        foreground_ml: predicted foreground.
+    """
+
+    image: str
+    rank: int
+    score: float | None
+    uncertainty: float
+    mutual_information: float | None
+    foreground_ml: float
+
+
+class PoolScorer:
+    """Scores images as a bundle's ``acquire.yaml --keep_labelled false`` does.
+
+    What depends on the committee and one image alone, its uncertainty, is measured once and kept; the mutual
+    information of a pair likewise. So a new label costs no inference. One process works in the folder, others wait.
+
+    Args:
+        bundle: the bundle's folder, with ``configs/acquire.yaml`` and ``models/model.pt``.
+        folder: where checks, preprocessed volumes, measures and mutual information are kept.
+        settings: values of :data:`QUERY_KEYS` in place of the bundle's, also as text; other keys are passed over.
+
+    Attributes:
+        acquisition: name of the strategy.
+        committee_file: the bundle's ``models/model.pt``.
+
+    Raises:
+        SettingsError: a value is of the wrong type or out of range.
+    """
+
+    def __init__(
+        self, bundle: str | os.PathLike[str], folder: str | os.PathLike[str], settings: Mapping[str, Any] | None = None
+    ) -> None:
+        self.bundle = Path(bundle).resolve()
+        self.folder = Path(folder).resolve()
+        self.config_file = self.bundle / "configs" / "acquire.yaml"
+        self.committee_file = self.bundle / "models" / "model.pt"
+        self.settings = {
+            name: check_setting(name, _value(name, value))
+            for name, value in (settings or {}).items()
+            if name in QUERY_KEYS
+        }
+        self.acquisition = str(self._parser(None).get_parsed_content("acquisition"))
+
+    def version(self) -> str | None:
+        """Tells one committee from the next, by the time and size of its file; None where there is no file."""
+        try:
+            status = self.committee_file.stat()
+        except OSError:
+            return None
+        return f"{status.st_mtime_ns}-{status.st_size}"
+
+    def __call__(
+        self, unlabelled: Mapping[str, str], labelled: Mapping[str, str], device: str | None = None
+    ) -> list[ImageScore]:
+        """Score.
+
+        Args:
+            unlabelled: the pool, from an image's id to its file.
+            labelled: the labelled images, likewise; mutual information is measured with them.
+            device: where to run; None: as the bundle says.
+
+        Returns:
+            The scores of the pool, best first.
+
+        Raises:
+            SvgdMonaiError: the committee or an image is missing or wrong; MONAI's own errors may stand around it.
+        """
+        if not unlabelled:
+            return []
+        version = self.version()
+        if version is None:
+            raise CheckpointError(f"{self.committee_file} does not exist; train a committee first.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):
+            parser = self._parser(device)
+            items = self._items({**labelled, **unlabelled}, parser)
+            measures = self._measure([items[image] for image in sorted(unlabelled)], version, parser)
+            return self._scores(sorted(unlabelled), sorted(labelled), items, measures, parser)
+
+    def _parser(self, device: str | None) -> ConfigParser:
+        parser = ConfigParser()
+        parser.read_config(str(self.config_file))
+        parser["bundle_root"] = str(self.bundle)
+        parser["cache_dir"] = str(self.folder)
+        for name, value in self.settings.items():
+            parser[name] = value
+        if device is not None:
+            parser["device"] = check_setting("device", device)
+        return parser
+
+    def _items(self, images: Mapping[str, str], parser: ConfigParser) -> dict[str, Item]:
+        """Items with the fingerprint of their content, each image checked."""
+        items = {image: {"case": image, "image": path} for image, path in images.items()}
+        channels = int(parser.get_parsed_content("in_channels"))
+        facts = check_cases(items, {0: "background"}, self.folder / "case_checks.json", channels=channels)
+        return {image: {**item, "fingerprint": facts[image].image_sha256} for image, item in items.items()}
+
+    def _measure(self, items: Sequence[Item], version: str, parser: ConfigParser) -> dict[str, dict[str, float]]:
+        """Uncertainty and predicted foreground of every item, by fingerprint; only those not known yet are run."""
+        premises = {
+            "committee": version,
+            "configuration": hashlib.sha256(self.config_file.read_bytes()).hexdigest(),
+            "map": get_strategy(self.acquisition).uncertainty_map,
+            "reduction": parser.get_parsed_content("uncertainty_reduction"),
+        }
+        store = MeasureStore(self.folder / "measures.json", premises)
+        fresh = [item for item in items if item["fingerprint"] not in store.images]
+        measured = self.folder / "measured"
+        parser["handlers"] = [
+            *(handler for handler in parser["handlers"] if handler["_target_"].endswith(".CommitteeLoader")),
+            {
+                "_target_": "svgd_monai.acquisition.AcquisitionHandler",
+                "folder": str(measured),
+                "acquisition": premises["map"],  # the strategy that ranks by a map has the map's name
+                "count": 0,
+                "reduction": premises["reduction"],
+            },
+        ]
+        for start in range(0, len(fresh), _CHUNK):
+            some = fresh[start : start + _CHUNK]
+            # A tuple is no part of a configuration: the name of a file that begins with $ stays a name.
+            parser["dataset::data"] = tuple(some)
+            parser.get_parsed_content("evaluator").run()
+            rows = {
+                row["case"]: {name: float(row[name]) for name in _NUMBERS} for row in read_csv(measured / SCORES_FILE)
+            }
+            store.keep({item["fingerprint"]: rows[item["case"]] for item in some})
+            logger.info("%d of %d new images measured", start + len(some), len(fresh))
+        return store.images
+
+    def _scores(
+        self,
+        images: Sequence[str],
+        labelled: Sequence[str],
+        items: Mapping[str, Item],
+        measures: Mapping[str, Mapping[str, float]],
+        parser: ConfigParser,
+    ) -> list[ImageScore]:
+        strategy = get_strategy(self.acquisition)
+        keys = ("mi_weight", "normalise", "normalise_over", "candidates")
+        options = ScoreOptions(*(parser.get_parsed_content(key) for key in keys))
+        seed, count = (parser.get_parsed_content(key) for key in ("seed", "queries_per_round"))
+        information = pairs = None
+        if strategy.uses_information:
+            parser["information::dataset::data"] = tuple(items.values())
+            source = parser.get_parsed_content("information")
+            information, pairs = source(images, labelled), source.pairs
+        numbers = [measures[items[image]["fingerprint"]] for image in images]
+        uncertainty, foreground = (torch.tensor([n[name] for n in numbers], dtype=torch.float64) for name in _NUMBERS)
+        view = PoolView(
+            cases=tuple(images),
+            uncertainty=uncertainty,
+            information=information,
+            foreground=foreground,
+            labelled=torch.zeros(len(images), dtype=torch.bool),
+            # The stream of acquire.yaml in its round 0.
+            rng=np.random.default_rng(derive_seed(derive_seed(seed, "acquisition", 0), "acquisition")),
+            pairs=pairs,
+            labelled_cases=tuple(labelled),
+        )
+        scores, _ = select(strategy, view, options, count, keep_labelled=False)
+        return [
+            ImageScore(
+                image=images[place],
+                rank=rank,
+                score=_finite(scores[place]),
+                uncertainty=float(uncertainty[place]),
+                mutual_information=None if information is None else _finite(information[place]),
+                foreground_ml=float(foreground[place]),
+            )
+            for rank, place in enumerate(rank_cases(scores, images), start=1)
+        ]
+
+
+def _value(name: str, value: Any) -> Any:
+    """A word of a command line as YAML reads it: ``[24,32,24]`` is a list."""
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{name}: {value!r} cannot be read.") from error
+
+
+def _finite(value: torch.Tensor) -> float | None:
+    """The number for JSON, which knows no infinity."""
+    return float(value) if bool(torch.isfinite(value)) else None
