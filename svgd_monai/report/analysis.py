@@ -1,0 +1,197 @@
+"""What a study says: areas, differences between methods, labels to reach the full-data Dice."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from svgd_monai.report.budget import Curve, area, labels_to_reach, on_grid, reach_interval, shared_range
+from svgd_monai.report.run import Run
+from svgd_monai.report.significance import LEVEL, PairedTest, holm, paired_test, penalties
+from svgd_monai.report.study import Study
+
+#: Shares of the full-data Dice to reach.
+SHARES = (0.90, 0.95, 0.99, 1.00)
+#: The one metric that is tested: the primary outcome of a study.
+AREA = "aubc"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two methods, compared at the seeds that both have.
+
+    Attributes:
+        a: name of a method.
+        b: name of the other.
+        seeds: the seeds.
+        span: the label counts that their runs share; None where these are not two.
+        differences: (n,) area of a − area of b, by seed; empty where ``span`` is None.
+        test: of the areas.
+        p_holm: its p-value, corrected for all pairs of the study.
+        penalty_a: share of the budgets at which b is better than a.
+        penalty_b: share of the budgets at which a is better than b.
+    """
+
+    a: str
+    b: str
+    seeds: tuple[int, ...]
+    span: tuple[float, float] | None
+    differences: np.ndarray
+    test: PairedTest
+    p_holm: float
+    penalty_a: float
+    penalty_b: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the areas differ at 5 %, corrected."""
+        return self.p_holm < LEVEL
+
+    def __neg__(self) -> Pair:
+        """The same pair, b − a."""
+        t = self.test
+        test = PairedTest(t.seeds, -t.mean, -t.high, -t.low, t.p_value, t.wilcoxon, t.wilcoxon_least)
+        return Pair(self.b, self.a, self.seeds, self.span, -self.differences, test, self.p_holm,
+                    self.penalty_b, self.penalty_a)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Labels that a method takes to reach a share of the full-data Dice.
+
+    Attributes:
+        target: the Dice to reach.
+        labels: unique labels, infinite where never reached.
+        low: lower end of the bootstrap interval.
+        high: its upper end, infinite where some draws never reach.
+        at_the_end: reached at the curve's last count only, so that nothing shows that it stays.
+        validation: validation cases, which cost labels as well; None where the runs differ or do not say.
+        pool: cases of the initial set and the pool; likewise.
+    """
+
+    target: float
+    labels: float
+    low: float
+    high: float
+    at_the_end: bool
+    validation: int | None
+    pool: int | None
+
+
+@dataclass
+class Analysis:
+    """The numbers behind the report.
+
+    Attributes:
+        study: the runs.
+        span: the label counts that all methods share; None where these are not two.
+        areas: (S,) for each method that queries, by seed; NaN where it takes no part in the shared range.
+        pairs: all pairs of methods that query, in the order of their names.
+        full_dice: (F,) final test Dice of the full-data runs.
+        reach: by method and share; empty without a full-data run.
+    """
+
+    study: Study
+    span: tuple[float, float] | None = None
+    areas: dict[str, np.ndarray] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
+    full_dice: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    reach: dict[tuple[str, float], Reach] = field(default_factory=dict)
+
+    @property
+    def by_area(self) -> list[str]:
+        """The methods that query, the largest mean area first, those without one last."""
+        return sorted(self.areas, key=lambda m: (math.isnan(mean(self.areas[m])), -mean(self.areas[m]), m))
+
+    def pair(self, a: str, b: str) -> Pair:
+        """The pair a − b."""
+        for pair in self.pairs:
+            if (pair.a, pair.b) == (a, b):
+                return pair
+            if (pair.a, pair.b) == (b, a):
+                return -pair
+        raise KeyError((a, b))
+
+
+def analyse(study: Study) -> Analysis:
+    """Compute everything that the report tells of the curves."""
+    methods = study.queried
+    curves = {name: [run.curve for run in runs] for name, runs in methods.items()}
+    span = shared_range([c for each in curves.values() if is_curve(each) for c in each])
+    analysis = Analysis(study, span)
+    for name, each in curves.items():
+        analysis.areas[name] = np.asarray([area(c, *span) if span else math.nan for c in each])
+    pairs = [_compare(a, methods[a], b, methods[b]) for a, b in itertools.combinations(methods, 2)]
+    corrected = holm(np.asarray([pair.test.p_value for pair in pairs]))
+    analysis.pairs = [Pair(**{**vars(pair), "p_holm": float(p)}) for pair, p in zip(pairs, corrected, strict=True)]
+    analysis.full_dice = np.asarray([run.final_dice for run in study.full_data])
+    if study.full_data:
+        for name, runs in methods.items():
+            grid, dice = on_grid(curves[name])
+            for share in SHARES:
+                if grid.size:
+                    analysis.reach[name, share] = _reach(grid, dice, analysis.full_dice, share, runs)
+    return analysis
+
+
+def is_curve(curves: Sequence[Curve]) -> bool:
+    """Whether every one of a method's curves has the two counts that an area needs."""
+    return all(len(curve.labels) > 1 for curve in curves)
+
+
+def reference_method(study: Study) -> str | None:
+    """What the others are compared with in the text: a method that queries at random, where there is one.
+
+    Of several, one without a name of its own, that keeps labelled cases in the pool, of the committee ``svgd``.
+    """
+
+    def unlike(name: str) -> tuple[bool, bool, bool, str]:
+        settings = study.methods[name][0].settings
+        kept, committee = settings.get("keep_labelled") is not False, settings.get("committee")
+        return bool(settings.get("method")), not kept, committee != "svgd", name
+
+    random = [name for name, runs in study.queried.items() if runs[0].settings.get("acquisition") == "random"]
+    return min(random, key=unlike, default=None)
+
+
+def mean(values: np.ndarray) -> float:
+    """Mean of what is known; NaN where nothing is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else math.nan
+
+
+def deviation(values: np.ndarray) -> float:
+    """Standard deviation (n − 1) of what is known; NaN with fewer than two values."""
+    known = values[~np.isnan(values)]
+    return float(known.std(ddof=1)) if known.size > 1 else math.nan
+
+
+def same_size(runs: Sequence[Run], *roles: str) -> int | None:
+    """Cases of some roles together; None where the runs differ or do not say."""
+    sizes = {sum(len(run.cases(role)) for role in roles) for run in runs}
+    return sizes.pop() or None if len(sizes) == 1 else None
+
+
+def _compare(a: str, runs_a: Sequence[Run], b: str, runs_b: Sequence[Run]) -> Pair:
+    seeds = tuple(sorted({run.seed for run in runs_a} & {run.seed for run in runs_b}))
+    curves_a, curves_b = ([run.curve for run in runs if run.seed in seeds] for runs in (runs_a, runs_b))
+    span = shared_range([*curves_a, *curves_b]) if seeds else None
+    if span is None:
+        nothing = np.zeros(0)
+        return Pair(a, b, seeds, None, nothing, paired_test(nothing, nothing), math.nan, math.nan, math.nan)
+    areas_a, areas_b = (np.asarray([area(curve, *span) for curve in curves]) for curves in (curves_a, curves_b))
+    _, dice = on_grid([*curves_a, *curves_b])
+    wins_a, wins_b = penalties(dice[: len(seeds)], dice[len(seeds) :])
+    return Pair(a, b, seeds, span, areas_a - areas_b, paired_test(areas_a, areas_b), math.nan, wins_b, wins_a)
+
+
+def _reach(grid: np.ndarray, dice: np.ndarray, full: np.ndarray, share: float, runs: Sequence[Run]) -> Reach:
+    target = share * float(full.mean())
+    labels = float(labels_to_reach(grid, dice.mean(0), target))
+    low, high = reach_interval(grid, dice, full, share)
+    sizes = same_size(runs, "validation"), same_size(runs, "initial", "pool")
+    return Reach(target, labels, low, high, bool(labels == grid[-1]), *sizes)

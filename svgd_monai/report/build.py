@@ -1,0 +1,156 @@
+"""From a study's folder to the files of its report."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from svgd_monai.files import write_bytes, write_csv, write_text
+from svgd_monai.report import figures
+from svgd_monai.report.analysis import reference_method
+from svgd_monai.report.document import study_page
+from svgd_monai.report.evidence import Evidence, gather
+from svgd_monai.report.page import Picture, png
+from svgd_monai.report.tables import FILES
+from svgd_monai.report.text import csv_cell, shorten
+
+FOLDER = "report"
+HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
+PICTURES = (
+    "curves.png", "curves_by_seed.png", "curves_by_round.png", "areas.png", "pairwise.png", "calibration.png",
+    "queries.png",
+)  # fmt: skip
+
+
+def write_report(folder: str | os.PathLike[str]) -> Evidence:
+    """Read the study in ``folder`` and write ``report/`` into it.
+
+    The same runs give the same files, byte for byte. What an earlier report drew and this one does not is removed.
+
+    Returns:
+        What the report says.
+
+    Raises:
+        RunFolderError: no run lies below the folder.
+        OSError: the file system refuses.
+    """
+    evidence = gather(folder)
+    target = Path(folder) / FOLDER
+    for name, (columns, rows_of) in FILES.items():
+        rows = [{key: csv_cell(value) for key, value in row.items()} for row in rows_of(evidence)]
+        write_csv(target / name, list(rows[0]) if rows else columns, rows)
+    pictures = {picture.name: picture for picture in _draw(evidence)}
+    for name in PICTURES:
+        if name in pictures:
+            write_bytes(target / name, pictures[name].png)
+        else:
+            (target / name).unlink(missing_ok=True)
+    page = study_page(evidence, pictures)
+    write_text(target / MARKDOWN_FILE, page.markdown())
+    write_text(target / HTML_FILE, page.html())
+    return evidence
+
+
+def _draw(evidence: Evidence) -> Iterator[Picture]:
+    """Everything that there is something to draw for."""
+    analysis, study = evidence.analysis, evidence.study
+    if not analysis.areas:
+        return
+    names, counts = analysis.by_area, {name: len(runs) for name, runs in study.methods.items()}
+    n = f"n = {_range(counts[name] for name in names)} seeds a method"
+    full = f" Dashed: mean of the full-data runs (n = {analysis.full_dice.size})." if analysis.full_dice.size else ""
+    yield Picture(
+        "curves.png", png(figures.overview(analysis)),
+        f"Test Dice against unique labels, mean over seeds where all of a method's seeds are measured ({n}).{full} "
+        "Spread: next figure. File: curves.csv.",
+        "Learning curves of all methods against unique labels.",
+    )  # fmt: skip
+    for file, rounds, csv in (("curves_by_seed.png", False, "curves.csv"), ("curves_by_round.png", True, "rounds.csv")):
+        yield Picture(
+            file, png(figures.small_multiples(analysis, rounds)),
+            f"Test Dice against {'rounds' if rounds else 'unique labels'}, a method a plot: seeds (thin), their mean "
+            f"(thick), ± 1 standard deviation (shaded); the other methods' means in grey ({n}).{full} File: {csv}.",
+            f"Learning curves against {'rounds' if rounds else 'unique labels'}, one plot a method.",
+        )  # fmt: skip
+    panels = _area_panels(evidence)
+    if panels:
+        yield Picture(
+            "areas.png", png(figures.dot_plot(names, counts, panels)),
+            f"Areas under the budget curve by method ({n}): seeds as dots, their mean as a bar. Differences are at the "
+            "same seed, with the 95 % t interval of their mean, not corrected for the number of pairs. "
+            "Files: runs.csv, differences.csv.",
+            "Areas under the budget curve by method and seed.",
+        )  # fmt: skip
+    if any(pair.span for pair in analysis.pairs):
+        yield Picture(
+            "pairwise.png", png(figures.pairwise(analysis)),
+            f"Left: mean difference in area of every pair. Right: the pairwise penalty matrix ({n}). "
+            "Files: differences.csv, penalties.csv.",
+            "Matrices of pairwise differences and penalties.",
+        )  # fmt: skip
+    yield from _draw_rounds(evidence, n)
+
+
+def _area_panels(evidence: Evidence) -> list[figures.Panel]:
+    analysis, reference = evidence.analysis, reference_method(evidence.study)
+    panels = []
+    if analysis.span:
+        panels.append(figures.Panel("area under the budget curve (Dice)", analysis.areas))
+    against = {}
+    if reference is not None:
+        pairs = {name: analysis.pair(name, reference) for name in analysis.areas if name != reference}
+        against = {name: pair for name, pair in pairs.items() if pair.span}
+    if against:
+        intervals = {name: (p.test.low, p.test.high) for name, p in against.items()}
+        differences = {name: p.differences for name, p in against.items()}
+        panels.append(figures.Panel(f"area − area of {shorten(str(reference))}", differences, intervals, line=0.0))
+    return panels
+
+
+def _draw_rounds(evidence: Evidence, n: str) -> Iterator[Picture]:
+    analysis, study = evidence.analysis, evidence.study
+    counts = {name: len(runs) for name, runs in study.methods.items()}
+    ece = {name: np.asarray([q.ece[-1] for q in each]) for name, each in evidence.quality.items()}
+    correlation = {name: np.asarray([q.correlation[-1] for q in each]) for name, each in evidence.quality.items()}
+    if any(np.isfinite(values).any() for values in (*ece.values(), *correlation.values())):
+        names = [*analysis.by_area, *(name for name in study.methods if name not in analysis.areas)]
+        panels = [
+            figures.Panel("expected calibration error, last round", ece),
+            figures.Panel("Spearman correlation of uncertainty\nwith Dice error, last round", correlation, line=0.0),
+        ]
+        yield Picture(
+            "calibration.png", png(figures.dot_plot(names, counts, panels)),
+            f"Left: calibration, 0 is best. Right: how well a case's uncertainty tells its error, 1 is best ({n}: "
+            "dots; bar: mean). File: calibration.csv.",
+            "Calibration error and correlation of uncertainty with error by method and seed.",
+        )  # fmt: skip
+    if any(q.made for each in evidence.queries.values() for q in each):
+        made = evidence.queries
+        share = {m: np.asarray([q.redraws / q.made if q.made else math.nan for q in each]) for m, each in made.items()}
+        panels = [
+            figures.Panel("share of redraws", share),
+            figures.Panel(
+                "rank of predicted volume",
+                {m: np.asarray([q.volume_rank for q in e]) for m, e in made.items()},
+                line=0.5,
+            ),
+            figures.Panel(
+                "rank of uncertainty",
+                {m: np.asarray([q.uncertainty_rank for q in e]) for m, e in made.items()},
+                line=0.5,
+            ),
+        ]
+        yield Picture(
+            "queries.png", png(figures.dot_plot(analysis.by_area, counts, panels)),
+            f"What was queried ({n}: dots; bar: mean). Dashed: as in the pool. File: queries.csv.",
+            "Redraws and ranks of the queried cases by method and seed.",
+        )  # fmt: skip
+
+
+def _range(values: Iterable[int]) -> str:
+    known = sorted(set(values))
+    return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"

@@ -1,0 +1,229 @@
+"""The report of a study, written: what was found, how sure that is, and what it rests on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from svgd_monai.report import tables
+from svgd_monai.report.analysis import mean, reference_method
+from svgd_monai.report.cells import mean_sd, ordered, pair_row, pivot, queried_cell, reach_cell
+from svgd_monai.report.definitions import DEFINITIONS
+from svgd_monai.report.evidence import Evidence
+from svgd_monai.report.findings import against_reference, headline_labels, pair_sentence
+from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Picture, Table
+from svgd_monai.report.study import Study
+from svgd_monai.report.text import count, number, one_line, percent, shorten
+
+#: Rows from which on a table is folded away.
+_LONG = 12
+
+Pictures = Mapping[str, Picture]
+
+
+def study_page(evidence: Evidence, pictures: Pictures) -> Page:
+    """The whole report.
+
+    Args:
+        evidence: what it rests on.
+        pictures: by file name; those that could not be drawn are missing.
+    """
+    page = Page(f"Active learning study: {one_line(evidence.study.folder.resolve().name)}")
+    for heading, section in _SECTIONS.items():
+        blocks = [block for block in section(evidence, pictures) if block is not None]
+        if blocks:
+            page.add(*([Heading(heading)] if heading else []), *blocks)
+    return page
+
+
+def _lead(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
+    study = evidence.study
+    yield Paragraph(_what(study))
+    if evidence.analysis.pairs:
+        yield Items([*against_reference(evidence), *headline_labels(evidence)])
+    if evidence.notes:
+        yield Paragraph(
+            f"Read these {count(len(evidence.notes), 'note')} first:" if len(evidence.notes) > 1 else "A note:"
+        )
+        yield Items(evidence.notes)
+
+
+def _what(study: Study) -> str:
+    runs = study.runs
+    names = sorted(
+        {one_line(d.get("name", "")) for run in runs if isinstance(d := run.record.get("dataset"), dict)} - {""}
+    )
+    seeds = sorted({len(each) for each in study.methods.values()})
+    tests = sorted({len(run.cases("test")) for run in runs} - {0})
+    methods = count(len(study.queried), "method") + (" and the full data" if study.full_data else "")
+    parts = [methods, count(len(runs), "finished run")]
+    if seeds:
+        parts.append(f"{_to(seeds)} seed{'s' * (seeds != [1])} a method")
+    if tests:
+        parts.append(f"{_to(tests)} test cases")
+    return f"{', '.join(parts)}{'; data: ' + ', '.join(names) if names else ''}."
+
+
+def _curves(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
+    yield pictures.get("curves.png")
+    yield pictures.get("curves_by_seed.png")
+    yield pictures.get("curves_by_round.png")
+
+
+def _areas(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
+    analysis = evidence.analysis
+    rows = ordered(evidence, tables.summary(evidence))
+    if not rows:
+        return
+    span = (
+        f"from {analysis.span[0]:g} to {analysis.span[1]:g} unique labels"
+        if analysis.span
+        else "not known: no shared range"
+    )
+    yield Table(
+        f"Area under the budget curve ({span}), final test Dice, and the mean share of label budgets at which another "
+        "method is better. Mean ± standard deviation over n seeds. Files: summary.csv, penalties.csv; by run: "
+        "runs.csv.",
+        ["method", "n", "area", "final test Dice", "mean penalty"],
+        [
+            [r["method"], str(r["seeds"]), *(mean_sd(r, key) for key in ("aubc", "final_test_dice")),
+             number(tables.mean_penalty(analysis, r["method"]) if r["method"] in analysis.areas else None, 2)]
+            for r in rows
+        ],
+    )  # fmt: skip
+    yield pictures.get("areas.png")
+
+
+def _differences(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
+    analysis, reference = evidence.analysis, reference_method(evidence.study)
+    if not analysis.pairs:
+        return
+    if reference is not None:
+        yield Items([pair_sentence(analysis.pair(name, reference)) for name in analysis.by_area if name != reference])
+    rows = [
+        pair_row(pair) for pair in sorted(analysis.pairs, key=lambda p: (math.isnan(p.test.p_value), p.test.p_value))
+    ]
+    yield Table(
+        "All pairs: mean difference in area a − b at the same n seeds, on the label counts that the pair shares, with "
+        "its 95 % t interval; p of the paired t test, after Holm's correction over all pairs, of the exact Wilcoxon "
+        "test, and the least that the latter can give at this n. Files: pairwise.csv, differences.csv.",
+        ["a", "b", "n", "a − b", "95 % interval", "p", "p (Holm)", "p (Wilcoxon)", "its least", "verdict"],
+        rows,
+        folded=f"All {len(rows)} pairs" if len(rows) > _LONG else None,
+    )
+    yield pictures.get("pairwise.png")
+
+
+def _reach(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
+    analysis = evidence.analysis
+    if not analysis.reach:
+        return
+    shares = sorted({share for _, share in analysis.reach})
+    targets = ", ".join(f"{percent(s)}: {number(s * mean(analysis.full_dice))}" for s in shares)
+    captions = {
+        False: "Labels, the validation cases not counted, from which on the seed-mean curve stays at or above a share "
+        f"of the full-data Dice (mean of n = {len(analysis.full_dice)} runs; {targets}), with 95 % bootstrap intervals "
+        "over n seeds. –: never; ∞: some draws never; †: at the curve's last count only, so nothing shows that it "
+        "stays. File: labels_to_reach.csv.",
+        True: "The same with the validation cases counted, whose labels choose the checkpoint. "
+        "File: labels_to_reach.csv.",
+    }
+    for validation, caption in captions.items():
+        rows = [
+            [name, str(len(evidence.study.methods[name]))]
+            + [reach_cell(analysis.reach.get((name, share)), validation) for share in shares]
+            for name in analysis.by_area
+        ]
+        yield Table(caption, ["method", "n", *(percent(share) for share in shares)], rows)
+
+
+def _quality(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
+    rows = [r for r in ordered(evidence, tables.quality(evidence)) if r["test_cases"]]
+    if not rows:
+        return
+    columns = [(what, when) for what in ("ECE", "correlation") for when in ("last round", "mean of rounds")]
+    keys = ("ece_final", "ece_all_rounds", "correlation_final", "correlation_all_rounds")
+    yield Table(
+        "Expected calibration error of the committee mean over the voxels of the test cases, and Spearman correlation "
+        "of a case's uncertainty with its Dice error (by the uncertainty of the method's own strategy). Mean ± "
+        "standard deviation over n seeds. File: calibration.csv.",
+        ["method", "n", "test cases", *(f"{what}, {when}" for what, when in columns)],
+        [[r["method"], str(r["seeds"]), str(r["test_cases"]), *(mean_sd(r, key, 3) for key in keys)] for r in rows],
+    )
+    yield pictures.get("calibration.png")
+
+
+def _queries(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
+    rows = [row for row in ordered(evidence, tables.queries(evidence)) if row["queries"]]
+    if not rows:
+        return
+    yield Table(
+        "Queries of all n seeds together; redraws are those of a case that was labelled already. Ranks of the newly "
+        "queried cases among the unlabelled ones of their round, 0 the least and 1 the greatest; 0.5 is the pool's own "
+        "mean. Mean ± standard deviation over seeds. File: queries.csv.",
+        ["method", "n", "queries", "redraws", "share", "rank of predicted volume", "rank of uncertainty"],
+        [
+            [r["method"], str(r["seeds"]), str(r["queries"]), str(r["redraws"]), percent(r["redraw_share"]),
+             mean_sd(r, "predicted_volume_rank", 2), mean_sd(r, "uncertainty_rank", 2)]
+            for r in rows
+        ],
+    )  # fmt: skip
+    yield pictures.get("queries.png")
+    content = tables.contents(evidence)
+    if content:
+        yield Table(
+            "The newly queried cases, in brackets the whole pool: mean true volume of each class, and share of each "
+            "group of images by their greatest intensity; means over n seeds. File: queried_cases.csv.",
+            *pivot(evidence, content, "of", queried_cell),
+        )
+    else:
+        yield Paragraph(
+            "True class volumes and intensity groups are unknown: no run's folder holds cache/case_checks.json."
+        )
+
+
+def _compute(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
+    rows = ordered(evidence, tables.compute(evidence))
+    total = math.fsum(row["seconds_all_runs"] or 0.0 for row in rows)
+    if total:
+        yield Table(
+            f"Minutes a run, mean ± standard deviation over n seeds; {number(total / 3600, 2)} hours in all, where a "
+            "committee that several methods share counts for each. File: compute.csv.",
+            ["method", "n", "training", "scoring", "device"],
+            [
+                [r["method"], str(r["seeds"]),
+                 *(mean_sd(r, f"{key}_per_run", 1, 60.0) for key in ("seconds_train", "seconds_score")), r["devices"]]
+                for r in rows
+            ],
+        )  # fmt: skip
+
+
+def _settings(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
+    rows = tables.settings(evidence)
+    if rows:
+        yield Table(
+            "Settings in which the methods differ; all others are the same. File: settings.csv.",
+            *pivot(evidence, rows, "key", lambda row: shorten(row["value"], 40)),
+        )
+
+
+def _definitions(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
+    yield Items(DEFINITIONS)
+
+
+_SECTIONS: dict[str, Callable[[Evidence, Pictures], Iterator[Block | None]]] = {
+    "": _lead,
+    "Learning curves": _curves,
+    "Area under the budget curve": _areas,
+    "Differences between methods": _differences,
+    "Labels to reach the full-data Dice": _reach,
+    "Calibration and uncertainty": _quality,
+    "What was queried": _queries,
+    "Compute used": _compute,
+    "How the methods differ": _settings,
+    "How to read this": _definitions,
+}
+
+
+def _to(values: Sequence[int]) -> str:
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"

@@ -1,0 +1,73 @@
+"""All that a report rests on: the analysis of the curves, and what the rounds' own files add."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from svgd_monai.report.analysis import Analysis, analyse
+from svgd_monai.report.consistency import notes as consistency_notes
+from svgd_monai.report.quality import Quality, run_quality
+from svgd_monai.report.queries import Queries, data_set, read_facts, run_queries
+from svgd_monai.report.study import Study, read_study
+from svgd_monai.report.text import count
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A study, measured.
+
+    Attributes:
+        analysis: of the curves.
+        quality: of each method's runs, in the order of their seeds.
+        queries: likewise, of the methods that query.
+        notes: sentences on all that was left out or stands in the way of a clean comparison.
+    """
+
+    analysis: Analysis
+    quality: Mapping[str, list[Quality]]
+    queries: Mapping[str, list[Queries]]
+    notes: list[str]
+
+    @property
+    def study(self) -> Study:
+        """The runs."""
+        return self.analysis.study
+
+
+def gather(folder: str | os.PathLike[str]) -> Evidence:
+    """Read and measure the study in a folder.
+
+    Raises:
+        RunFolderError: no run lies below it.
+    """
+    study = read_study(folder)
+    analysis = analyse(study)
+    damaged: list[str] = []
+    facts = read_facts(study.runs, damaged)
+    quality = {name: [run_quality(run, damaged) for run in runs] for name, runs in study.methods.items()}
+    queries = {
+        name: [run_queries(run, facts.get(data_set(run), {}), damaged) for run in runs]
+        for name, runs in study.queried.items()
+    }
+    absent = [*_absent("cases.csv", quality), *_absent("scores.csv", queries)]
+    return Evidence(analysis, quality, queries, [*study.notes, *damaged, *consistency_notes(analysis), *absent])
+
+
+def _absent(file: str, measured: Mapping[str, list[Quality]] | Mapping[str, list[Queries]]) -> list[str]:
+    """A sentence on runs without a usable file of their rounds."""
+    every = [one for each in measured.values() for one in each]
+    without = sum(
+        not (np.isfinite(one.ece).any() or np.isfinite(one.correlation).any())
+        if isinstance(one, Quality)
+        else one.made == 0
+        for one in every
+    )
+    if not without:
+        return []
+    what = "calibration and correlations are" if file == "cases.csv" else "the account of the queries is"
+    verb, them = ("has", "it") if without == 1 else ("have", "them")
+    return [f"{without} of {count(len(every), 'run')} {verb} no {file} to go by; {what} without {them}."]

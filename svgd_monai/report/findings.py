@@ -1,0 +1,106 @@
+"""What a study found, in sentences that say how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from svgd_monai.report.analysis import SHARES, Pair, Reach, reference_method
+from svgd_monai.report.evidence import Evidence
+from svgd_monai.report.tables import verdict
+from svgd_monai.report.text import count, interval, label_count, listed, number, p_text, percent
+
+#: Methods named in a sentence.
+_NAMED = 8
+
+
+def against_reference(evidence: Evidence) -> Iterator[str]:
+    """The main result, with what cannot be said."""
+    analysis = evidence.analysis
+    reference = reference_method(evidence.study)
+    tested = [pair for pair in analysis.pairs if not math.isnan(pair.p_holm)]
+    if not tested:
+        yield "No two methods could be compared by a test; see the notes."
+        return
+    yield _count_significant(tested)
+    if reference is None:
+        return
+    against = [analysis.pair(name, reference) for name in analysis.by_area if name != reference]
+    against = [pair for pair in against if not math.isnan(pair.p_holm)]
+    better, worse = ([p for p in against if p.significant and p.test.mean * sign > 0] for sign in (1, -1))
+    for word, pairs in (("larger", better), ("smaller", worse)):
+        if pairs:
+            sizes = "; ".join(
+                f"{p.a} by {number(abs(p.test.mean))} (p {_is(p.p_holm)}, n = {p.test.seeds})" for p in pairs
+            )
+            yield f"Significantly {word} area than {reference}: {sizes}."
+    unsure = [p for p in against if not p.significant]
+    if unsure:
+        widest = max(max(abs(p.test.low), abs(p.test.high)) for p in unsure)
+        yield (
+            f"Not significantly different from {reference}: {listed([p.a for p in unsure], _NAMED)}. That does not "
+            f"show them to be equal: their 95 % intervals reach differences of up to {number(widest)} Dice."
+        )
+
+
+def _count_significant(tested: Sequence[Pair]) -> str:
+    sure, total = sum(pair.significant for pair in tested), len(tested)
+    how = "in the area under the budget curve (paired t test at 5 %, Holm's correction over all pairs)"
+    if not sure:
+        pairs = "The one pair of methods does not differ" if total == 1 else f"None of the {total} pairs differs"
+        return f"{pairs} significantly {how}."
+    others = count(total - sure, "difference is", "differences are")
+    rest = f"; the other {others} not significant" if total > sure else ""
+    verb = "differs" if sure == 1 else "differ"
+    return f"Of {count(total, 'pair')} of methods, {sure} {verb} significantly {how}{rest}."
+
+
+def headline_labels(evidence: Evidence) -> Iterator[str]:
+    """The paper's headline figure, for the greatest share that any method reaches."""
+    reach, reference = evidence.analysis.reach, reference_method(evidence.study)
+    missed = None
+    for share in reversed(SHARES):
+        reached = {m: r for (m, s), r in reach.items() if s == share and math.isfinite(r.labels)}
+        if not reached:
+            missed = share
+            continue
+        least = min(r.labels for r in reached.values())
+        first = [name for name in evidence.analysis.by_area if name in reached and reached[name].labels == least]
+        text = (
+            f"{percent(share)} of the full-data Dice was reached with the fewest labels by {listed(first, _NAMED)}: "
+            f"{reach_text(reached[first[0]])}"
+        )
+        if reference is not None and reference not in first:
+            other = reached.get(reference)
+            text += f"; {reference} {'did not reach it' if other is None else 'took ' + reach_text(other)}"
+        higher = f" No method reached {percent(missed)}." if missed else ""
+        yield f"{text}. This describes these runs and is not a test.{higher}"
+        return
+    if reach:
+        yield f"No method reached {percent(SHARES[0])} of the full-data Dice."
+
+
+def pair_sentence(pair: Pair) -> str:
+    """A pair's difference, how sure it is, and the verdict."""
+    test = pair.test
+    if math.isnan(pair.p_holm):
+        return f"{pair.a} against {pair.b}: {verdict(pair)}."
+    return (
+        f"{pair.a} against {pair.b}: {number(test.mean, sign=True)} in area (95 % interval "
+        f"{interval(test.low, test.high)}, n = {test.seeds}), p {_is(test.p_value)}, after correction "
+        f"{p_text(pair.p_holm)}: {verdict(pair)}."
+    )
+
+
+def reach_text(reach: Reach) -> str:
+    """Labels, their share of the pool, and what the validation cases add, where these are known."""
+    text = label_count(reach.labels)
+    if reach.pool:
+        text += f" of {reach.pool} ({percent(reach.labels / reach.pool)})"
+    if reach.validation:
+        text += f" beside {reach.validation} for validation"
+    return f"{text}, at the curve's last count only" if reach.at_the_end else text
+
+
+def _is(p: float) -> str:
+    return p_text(p) if p < 0.0001 else f"= {p_text(p)}"

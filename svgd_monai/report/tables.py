@@ -1,0 +1,243 @@
+"""The tables of a report, as they stand in its CSVs: columns, and a dictionary a row.
+
+``summary.csv`` and ``pairwise.csv`` are read by other programs: their columns are fixed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from svgd_monai.report.analysis import AREA, SHARES, Analysis, Pair, deviation, mean
+from svgd_monai.report.budget import on_grid
+from svgd_monai.report.consistency import differing_settings
+from svgd_monai.report.evidence import Evidence
+from svgd_monai.report.run import Run
+
+Row = dict[str, Any]
+
+SUMMARY = (
+    "method", "seeds", "aubc_mean", "aubc_sd", "final_test_dice_mean", "final_test_dice_sd",
+    *(f"labels_to_{share:.0%}".removesuffix("%") for share in SHARES),
+)  # fmt: skip
+PAIRWISE = ("method_a", "method_b", "metric", "seeds", "mean_difference", "p_value", "p_holm")
+
+
+def summary(evidence: Evidence) -> list[Row]:
+    """A row per method: areas on the range that all share, final test Dice, labels to shares of the full-data Dice."""
+    analysis, rows = evidence.analysis, []
+    for name, runs in evidence.study.methods.items():
+        areas = analysis.areas.get(name, np.zeros(0))
+        final = np.asarray([run.final_dice for run in runs])
+        row: Row = {"method": name, "seeds": len(runs), "aubc_mean": mean(areas), "aubc_sd": deviation(areas),
+                    "final_test_dice_mean": mean(final), "final_test_dice_sd": deviation(final)}  # fmt: skip
+        for column, share in zip(SUMMARY[6:], SHARES, strict=True):
+            reach = analysis.reach.get((name, share))
+            row[column] = None if reach is None else whole(reach.labels)
+        rows.append(row)
+    return rows
+
+
+def pairwise(evidence: Evidence) -> list[Row]:
+    """A row per pair of methods: area of a − area of b at the same seeds, on the range that the two share."""
+    return [
+        {"method_a": p.a, "method_b": p.b, "metric": AREA, "seeds": p.test.seeds, "mean_difference": p.test.mean,
+         "p_value": p.test.p_value, "p_holm": p.p_holm}
+        for p in evidence.analysis.pairs
+    ]  # fmt: skip
+
+
+def differences(evidence: Evidence) -> list[Row]:
+    """The pairs again, with intervals, the Wilcoxon test, and what follows."""
+    return [
+        {"method_a": p.a, "method_b": p.b, "seeds": p.test.seeds, "labels_from": p.span and p.span[0],
+         "labels_to": p.span and p.span[1], "mean_difference": p.test.mean, "low": p.test.low, "high": p.test.high,
+         "p_value": p.test.p_value, "p_holm": p.p_holm, "wilcoxon_p": p.test.wilcoxon,
+         "wilcoxon_least_p": p.test.wilcoxon_least, "verdict": verdict(p)}
+        for p in evidence.analysis.pairs
+    ]  # fmt: skip
+
+
+def verdict(pair: Pair) -> str:
+    """What the corrected test says of a pair, in words."""
+    if not pair.seeds:
+        return "no test: no seed in common"
+    if pair.span is None:
+        return "no test: no label counts in common"
+    if math.isnan(pair.p_holm):
+        return "no test: one seed" if len(pair.seeds) == 1 else "no test: the differences do not vary"
+    if not pair.significant:
+        return "not significant"
+    return f"{pair.a if pair.test.mean > 0 else pair.b} is better"
+
+
+def penalties(evidence: Evidence) -> list[Row]:
+    """The pairwise penalty matrix, a row per ordered pair."""
+    analysis, names = evidence.analysis, list(evidence.analysis.areas)
+    pairs = [analysis.pair(a, b) for a in names for b in names if a != b]
+    return [{"method": p.a, "beats": p.b, "share_of_budgets": p.penalty_b, "seeds": p.test.seeds} for p in pairs]
+
+
+def mean_penalty(analysis: Analysis, name: str) -> float:
+    """Mean over the others of the share of budgets at which they beat a method; the less, the better."""
+    return mean(np.asarray([analysis.pair(name, other).penalty_a for other in analysis.areas if other != name]))
+
+
+def reach(evidence: Evidence) -> list[Row]:
+    """Labels to reach shares of the full-data Dice, without and with the validation labels."""
+    rows = []
+    for (name, share), r in evidence.analysis.reach.items():
+        ends = {"labels": r.labels, "low": r.low, "high": r.high}
+        extra = math.nan if r.validation is None else r.validation
+        rows.append(
+            {"method": name, "seeds": len(evidence.study.methods[name]), "share": share, "target_dice": r.target,
+             **{key: whole(value) for key, value in ends.items()},
+             **{f"{key}_with_validation": whole(value + extra) for key, value in ends.items()},
+             "share_of_pool": r.labels / r.pool if r.pool else None, "only_at_the_last_count": r.at_the_end}
+        )  # fmt: skip
+    return rows
+
+
+def curves(evidence: Evidence) -> list[Row]:
+    """Mean and standard deviation over seeds of the test Dice at each label count."""
+    rows = []
+    for name, runs in evidence.study.methods.items():
+        grid, dice = on_grid([run.curve for run in runs])
+        for x, values in zip(grid, dice.T, strict=True):
+            rows.append({"method": name, "unique_labels": whole(x), "seeds": len(runs),
+                         "test_dice_mean": mean(values), "test_dice_sd": deviation(values)})  # fmt: skip
+    return rows
+
+
+def rounds(evidence: Evidence) -> list[Row]:
+    """Likewise at each round, over the seeds that have it."""
+    rows = []
+    for name, runs in evidence.study.methods.items():
+        for number in sorted({int(n) for run in runs for n in run.table["round"]}):
+            at = [
+                (run.table, int(np.flatnonzero(run.table["round"] == number)[0]))
+                for run in runs
+                if number in run.table["round"]
+            ]
+            dice, labels = (np.asarray([t[column][i] for t, i in at]) for column in ("test_dice", "unique_labels"))
+            rows.append({"method": name, "round": number, "seeds": len(at), "unique_labels_mean": mean(labels),
+                         "test_dice_mean": mean(dice), "test_dice_sd": deviation(dice)})  # fmt: skip
+    return rows
+
+
+def quality(evidence: Evidence) -> list[Row]:
+    """Calibration, and correlation of uncertainty with error, at the last round and in the mean over rounds."""
+    rows = []
+    for name, measured in evidence.quality.items():
+        row: Row = {"method": name, "seeds": len(measured), "test_cases": max(q.cases for q in measured)}
+        for what in ("ece", "correlation"):
+            values: list[np.ndarray] = [getattr(q, what) for q in measured]
+            row |= _spread(f"{what}_final", [float(v[-1]) for v in values])
+            row |= _spread(f"{what}_all_rounds", [mean(v) for v in values])
+        rows.append(row)
+    return rows
+
+
+def queries(evidence: Evidence) -> list[Row]:
+    """How many queries went to cases that were labelled already, and what the others rank in their pool."""
+    rows = []
+    for name, made in evidence.queries.items():
+        asked = sum(q.made for q in made)
+        row: Row = {"method": name, "seeds": len(made), "queries": asked, "redraws": sum(q.redraws for q in made),
+                    "redraw_share": sum(q.redraws for q in made) / asked if asked else None}  # fmt: skip
+        row |= _spread("predicted_volume_rank", [q.volume_rank for q in made])
+        row |= _spread("uncertainty_rank", [q.uncertainty_rank for q in made])
+        rows.append(row)
+    return rows
+
+
+def contents(evidence: Evidence) -> list[Row]:
+    """True class volumes and intensity groups of the newly queried cases and of the whole pool, where known."""
+    rows = []
+    for name, made in evidence.queries.items():
+        classes = class_names(evidence.study.methods[name][0])
+        for what, of in (("volume_ml", "volume_ml"), ("intensity", "groups")):
+            known = [getattr(q, of) for q in made if getattr(q, of)]
+            for key in dict.fromkeys(key for each in known for key in each):
+                pairs = np.asarray([each[key] for each in known if key in each])
+                rows.append({"method": name, "seeds": len(pairs), "what": what, "of": classes.get(key, key),
+                             "queried_mean": mean(pairs[:, 0]), "pool_mean": mean(pairs[:, 1])})  # fmt: skip
+    return rows
+
+
+def compute(evidence: Evidence) -> list[Row]:
+    """Seconds of training and of scoring, by run and in all."""
+    rows = []
+    for name, runs in evidence.study.methods.items():
+        row: Row = {"method": name, "seeds": len(runs)}
+        for column in ("seconds_train", "seconds_score"):
+            row |= _spread(f"{column}_per_run", [seconds(run, column) for run in runs])
+        every = [seconds(run, column) for run in runs for column in ("seconds_train", "seconds_score")]
+        row["seconds_all_runs"] = float(np.nansum(every)) if np.isfinite(every).any() else None
+        row["devices"] = ", ".join(sorted({str(run.settings.get("device", "unknown")) for run in runs}))
+        rows.append(row)
+    return rows
+
+
+def runs(evidence: Evidence) -> Iterator[Row]:
+    """A row per run, with the numbers that the means are made of."""
+    for name, each in evidence.study.methods.items():
+        areas = evidence.analysis.areas.get(name, np.full(len(each), math.nan))
+        for run, area, q in zip(each, areas, evidence.quality[name], strict=True):
+            labels = run.curve.labels
+            yield {"method": name, "seed": run.seed, "folder": run.place, "full_data": run.full,
+                   "first_labels": whole(labels[0]), "last_labels": whole(labels[-1]), AREA: float(area),
+                   "final_test_dice": run.final_dice, "ece_final": float(q.ece[-1]),
+                   "correlation_final": float(q.correlation[-1])}  # fmt: skip
+
+
+def settings(evidence: Evidence) -> list[Row]:
+    """The settings in which the methods differ."""
+    table = differing_settings(evidence.study)
+    return [{"key": key, "method": name, "value": v} for key, row in table.items() for name, v in row.items()]
+
+
+#: Name of each CSV, its columns where they are fixed, and what fills it.
+FILES: dict[str, tuple[Sequence[str], Callable[[Evidence], Any]]] = {
+    "summary.csv": (SUMMARY, summary),
+    "pairwise.csv": (PAIRWISE, pairwise),
+    "differences.csv": ((*PAIRWISE[:2], "seeds"), differences),
+    "penalties.csv": (("method", "beats"), penalties),
+    "labels_to_reach.csv": (("method", "seeds"), reach),
+    "curves.csv": (("method", "unique_labels"), curves),
+    "rounds.csv": (("method", "round"), rounds),
+    "calibration.csv": (("method", "seeds"), quality),
+    "queries.csv": (("method", "seeds"), queries),
+    "queried_cases.csv": (("method", "seeds"), contents),
+    "compute.csv": (("method", "seeds"), compute),
+    "runs.csv": (("method", "seed"), runs),
+    "settings.csv": (("key", "method"), settings),
+}
+
+
+def class_names(run: Run) -> dict[str, str]:
+    """Names of the classes by their value, as ``run.json`` has them."""
+    dataset = run.record.get("dataset")
+    classes = dataset.get("classes") if isinstance(dataset, dict) else None
+    return {str(value): str(name) for value, name in classes.items()} if isinstance(classes, dict) else {}
+
+
+def seconds(run: Run, column: str) -> float:
+    """Sum of a column of the learning curve; NaN where nothing is known."""
+    values = run.table[column]
+    return float(np.nansum(values)) if np.isfinite(values).any() else math.nan
+
+
+def whole(value: float) -> int | float | None:
+    """A count as a whole number; None where it is infinite or unknown."""
+    if not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) else float(value)
+
+
+def _spread(name: str, values: Sequence[float]) -> Row:
+    array = np.asarray(values, float)
+    return {f"{name}_mean": mean(array), f"{name}_sd": deviation(array)}

@@ -1,0 +1,333 @@
+"""``python -m svgd_monai.report``: every table against numbers worked out from the run folders, odd studies, times."""
+
+import base64
+import csv
+import io
+import itertools
+import math
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+from studies import METHODS, POOL, SPLIT, report, rows, simulate_study, text, write_facts, write_round, write_run
+
+from svgd_monai.files import write_text
+from svgd_monai.report.__main__ import main
+from svgd_monai.report.build import PICTURES
+from svgd_monai.report.tables import FILES
+
+SUMMARY = (
+    "method,seeds,aubc_mean,aubc_sd,final_test_dice_mean,final_test_dice_sd,"
+    "labels_to_90,labels_to_95,labels_to_99,labels_to_100"
+)
+PAIRWISE = "method_a,method_b,metric,seeds,mean_difference,p_value,p_holm"
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory):
+    """Nine methods of five seeds, as a study has them, reported; and the processor's seconds that took."""
+    study = simulate_study(tmp_path_factory.mktemp("study"), METHODS)
+    write_facts(study / "random/seed_0")
+    began = time.process_time()
+    main([str(study)])
+    return study, time.process_time() - began
+
+
+@pytest.fixture(scope="module")
+def big(timed):
+    return timed[0]
+
+
+def test_the_tables_for_other_programs_have_their_columns(small):
+    report(small)
+    assert (small / "report/summary.csv").read_text().splitlines()[0] == SUMMARY
+    assert (small / "report/pairwise.csv").read_text().splitlines()[0] == PAIRWISE
+
+
+def test_the_summary_is_what_the_runs_say(small):
+    report(small)
+    full, ours, random = rows(small, "summary.csv")
+    assert [row["method"] for row in (full, ours, random)] == ["full", "svgd/entropy_mi", "svgd/random"]
+    areas = [(a + 2 * b + c) / 4 for a, b, c in ([0.60, 0.72, 0.80], [0.62, 0.71, 0.82], [0.58, 0.74, 0.79])]
+    assert float(ours["aubc_mean"]) == pytest.approx(np.mean(areas))
+    assert float(ours["aubc_sd"]) == pytest.approx(np.std(areas, ddof=1))
+    assert float(ours["final_test_dice_mean"]) == pytest.approx((0.80 + 0.82 + 0.79) / 3)
+    assert ours["seeds"] == "3"
+    # 90 % of 0.80 is 0.72: the means are 0.60, 0.7233, 0.8033 and 0.60, 0.6833, 0.75.
+    assert [ours[f"labels_to_{share}"] for share in (90, 95, 99, 100)] == ["8", "11", "11", "11"]
+    assert [random[f"labels_to_{share}"] for share in (90, 95, 99, 100)] == ["11", "", "", ""]
+    assert full["aubc_mean"] == full["labels_to_90"] == ""
+    assert float(full["final_test_dice_mean"]) == pytest.approx(0.80)
+
+
+def test_the_pairs_are_tested_on_their_areas(small):
+    report(small)
+    (pair,) = rows(small, "pairwise.csv")
+    ours = np.array([[0.60, 0.72, 0.80], [0.62, 0.71, 0.82], [0.58, 0.74, 0.79]]) @ [0.25, 0.5, 0.25]
+    random = np.array([[0.60, 0.69, 0.76], [0.62, 0.70, 0.74], [0.58, 0.66, 0.75]]) @ [0.25, 0.5, 0.25]
+    assert (pair["method_a"], pair["method_b"], pair["metric"]) == ("svgd/entropy_mi", "svgd/random", "aubc")
+    assert pair["seeds"] == "3"
+    assert float(pair["mean_difference"]) == pytest.approx((ours - random).mean())
+    assert float(pair["p_value"]) == pytest.approx(stats.ttest_rel(ours, random).pvalue)
+    assert pair["p_holm"] == pair["p_value"]  # one pair only
+    (more,) = rows(small, "differences.csv")
+    assert float(more["wilcoxon_least_p"]) == 0.25
+    assert (more["labels_from"], more["labels_to"]) == ("5.0", "11.0")
+
+
+def test_labels_are_counted_with_and_without_the_validation_cases(small):
+    content = report(small)
+    for row in rows(small, "labels_to_reach.csv"):
+        for key in ("labels", "low", "high"):
+            with_validation = row[f"{key}_with_validation"]
+            assert with_validation == (str(int(row[key]) + len(SPLIT["validation"])) if row[key] else "")
+    assert "by svgd/entropy_mi: 11 of 45 (24 %) beside 10 for validation, at the curve's last count only" in content
+
+
+def test_without_a_full_data_run_the_labels_are_blank(small):
+    for seed in range(3):
+        shutil.rmtree(small / f"full_{seed}")
+    content = report(small)
+    assert {row["labels_to_90"] for row in rows(small, "summary.csv")} == {""}
+    assert rows(small, "labels_to_reach.csv") == []
+    assert "no run on the full data" in content
+
+
+def test_summary_and_pairs_are_on_the_range_that_each_shares(tmp_path, sketched):
+    line = {5: 0.5, 8: 0.6, 11: 0.9, 14: 1.0}
+    for name, last in (("entropy", 14), ("bald", 14), ("random", 8)):
+        labels = [count for count in line if count <= last]
+        for seed in range(2):
+            dice = [line[count] - 0.01 * seed for count in labels]
+            write_run(tmp_path / f"{name}_{seed}", dice, labels, seed=seed, acquisition=name)
+    content = report(tmp_path)
+    assert {round(float(row["aubc_mean"]), 9) for row in rows(tmp_path, "summary.csv")} == {0.545}
+    spans = {
+        (r["method_a"], r["method_b"]): (r["labels_from"], r["labels_to"]) for r in rows(tmp_path, "differences.csv")
+    }
+    assert spans["svgd/bald", "svgd/entropy"] == ("5.0", "14.0")
+    assert spans["svgd/bald", "svgd/random"] == ("5.0", "8.0")
+    assert "different lengths (they begin at 5 and end at 8 to 14 unique labels)" in content
+
+
+def test_every_table_has_its_numbers(big):
+    for name in FILES:
+        assert rows(big, name), name
+        assert name in text(big), name
+    curve = [row for row in rows(big, "curves.csv") if row["method"] == "svgd/bald"]
+    assert [row["unique_labels"] for row in curve] == ["5", "8", "11", "14", "17", "20", "23"]
+    for index, row in enumerate(curve):
+        values = [float(r["test_dice"]) for r in curve_rows(big / "bald", index)]
+        assert float(row["test_dice_mean"]) == pytest.approx(np.mean(values))
+        assert float(row["test_dice_sd"]) == pytest.approx(np.std(values, ddof=1))
+    by_round = [row for row in rows(big, "rounds.csv") if row["method"] == "svgd/random"]
+    for index, row in enumerate(by_round):
+        found = curve_rows(big / "random", index)
+        assert float(row["test_dice_mean"]) == pytest.approx(np.mean([float(r["test_dice"]) for r in found]))
+        assert float(row["unique_labels_mean"]) == pytest.approx(np.mean([int(r["unique_labels"]) for r in found]))
+
+
+def curve_rows(folder, index):
+    found = []
+    for path in sorted(folder.glob("*/learning_curve.csv")):
+        with path.open() as file:
+            found.append(list(csv.DictReader(file))[index])
+    return found
+
+
+def test_all_pairs_are_corrected_together(big):
+    table = rows(big, "pairwise.csv")
+    assert len(table) == 28
+    p = np.array([float(row["p_value"]) for row in table])
+    by_rank = np.sort(p) * np.arange(28, 0, -1)
+    expected = np.minimum(np.maximum.accumulate(by_rank), 1)[np.argsort(np.argsort(p))]
+    np.testing.assert_allclose([float(row["p_holm"]) for row in table], expected)
+
+
+def test_penalties_are_between_none_and_all_of_the_budgets(big):
+    table = {(row["method"], row["beats"]): float(row["share_of_budgets"]) for row in rows(big, "penalties.csv")}
+    assert len(table) == 56
+    assert all(0 <= value <= 1 for value in table.values())
+    assert max(table.values()) > 0
+    assert all(table[a, b] + table[b, a] <= 1 for a, b in table)
+
+
+def test_calibration_is_that_of_the_voxels_of_all_test_cases(big):
+    found = {row["method"]: row for row in rows(big, "calibration.csv")}
+    finals, every = [], []
+    for seed in range(5):
+        for number in range(7):
+            with (big / f"bald/seed_{seed}/round_{number:03d}/cases.csv").open() as file:
+                tested = [row for row in csv.DictReader(file) if row["role"] == "test"]
+            gap, voxels = 0.0, 0.0
+            for b in range(10):
+                n, confidence, correct = (
+                    sum(float(row[f"bin_{b}_{what}"]) for row in tested) for what in ("voxels", "confidence", "correct")
+                )
+                gap, voxels = gap + abs(correct - confidence), voxels + n
+            uncertainty = [float(row["uncertainty"]) for row in tested]
+            error = [1 - float(row["dice"]) for row in tested]
+            every.append(np.corrcoef(stats.rankdata(uncertainty), stats.rankdata(error))[0, 1])
+        finals.append((gap / voxels, every[-1]))
+    row = found["svgd/bald"]
+    assert float(row["ece_final_mean"]) == pytest.approx(np.mean([ece for ece, _ in finals]))
+    assert float(row["correlation_final_mean"]) == pytest.approx(np.mean([rho for _, rho in finals]))
+    assert float(row["correlation_final_sd"]) == pytest.approx(np.std([rho for _, rho in finals], ddof=1))
+    assert float(row["correlation_all_rounds_mean"]) == pytest.approx(np.mean(every))
+    assert row["test_cases"] == str(len(SPLIT["test"]))
+
+
+def test_the_queries_are_counted_and_ranked(big):
+    found = {row["method"]: row for row in rows(big, "queries.csv")}
+    asked = again = 0
+    ranks = {seed: [] for seed in range(5)}
+    for seed, number in itertools.product(range(5), range(7)):
+        with (big / f"random/seed_{seed}/round_{number:03d}/scores.csv").open() as file:
+            table = list(csv.DictReader(file))
+        queried = [row for row in table if row["queried"] == "true"]
+        asked, again = asked + len(queried), again + sum(row["labelled"] == "true" for row in queried)
+        volumes = [float(row["foreground_ml"]) for row in table if row["labelled"] == "false"]
+        for row in queried:
+            if row["labelled"] == "false":
+                ranks[seed].append(stats.percentileofscore(volumes, float(row["foreground_ml"]), "mean") / 100)
+    row = found["svgd/random"]
+    assert (int(row["queries"]), int(row["redraws"])) == (asked, again)
+    assert again > 0
+    assert float(row["redraw_share"]) == pytest.approx(again / asked)
+    mean = np.mean([np.mean(values) for values in ranks.values()])
+    assert float(row["predicted_volume_rank_mean"]) == pytest.approx(mean)
+    assert found["svgd/bald"]["redraws"] == "0"
+
+
+def test_true_volumes_and_intensities_come_from_a_cache_where_a_run_still_has_one(big, small):
+    table = {(row["method"], row["of"]): row for row in rows(big, "queried_cases.csv")}
+    row = table["svgd/random", "anterior"]
+    pool = 1.5 + 0.01 * np.arange(5, 5 + POOL).mean()
+    assert float(row["pool_mean"]) == pytest.approx(pool)
+    assert float(row["queried_mean"]) != pytest.approx(pool)
+    groups = [r for (method, of), r in table.items() if method == "svgd/random" and of.startswith("intensities")]
+    assert sum(float(r["pool_mean"]) for r in groups) == pytest.approx(1)
+    assert sum(float(r["queried_mean"]) for r in groups) == pytest.approx(1)
+    write_round(small / "ours_0", 0, np.random.default_rng(0))
+    assert "no run's folder holds cache/case_checks.json" in report(small)
+
+
+def test_compute_adds_up(big):
+    table = {row["method"]: row for row in rows(big, "compute.csv")}
+    assert float(table["svgd/bald"]["seconds_train_per_run_mean"]) == 7 * 60
+    assert float(table["svgd/bald"]["seconds_all_runs"]) == 5 * 7 * 64
+    assert "5.07 hours in all" in text(big)  # 8 methods of 5 runs of 7 rounds and 5 runs of one, 64 s each
+
+
+def test_the_text_says_what_is_not_significant_and_every_figure_its_n(big, small):
+    content = text(big)
+    significant = sum(float(row["p_holm"]) < 0.05 for row in rows(big, "pairwise.csv"))
+    assert content.count("| not significant |") == 28 - significant > 0
+    assert "does not show them to be equal" in content
+    for name in PICTURES:
+        caption = content.split(f"]({name})\n\n")[1].split("\n")[0]
+        assert "n = 5" in caption, name
+    report(small)
+    (pair,) = rows(small, "pairwise.csv")
+    sentence = f"svgd/entropy_mi against svgd/random: +{float(pair['mean_difference']):.4f} in area (95 % interval "
+    assert sentence in text(small)
+
+
+def test_a_significant_difference_is_said_to_be_one(tmp_path, sketched):
+    rng = np.random.default_rng(0)
+    for seed in range(5):
+        wobble = rng.normal(0, 0.001, 3)
+        write_run(tmp_path / f"a{seed}", (np.array([0.6, 0.75, 0.8]) + wobble).tolist(), seed=seed, acquisition="bald")
+        write_run(tmp_path / f"b{seed}", [0.6, 0.7, 0.75], seed=seed)
+    content = report(tmp_path)
+    assert "Of 1 pair of methods, 1 differs significantly" in content
+    assert "Significantly larger area than svgd/random: svgd/bald by 0.037" in content
+    assert "svgd/bald is better" in content
+    penalties = {
+        (row["method"], row["beats"]): float(row["share_of_budgets"]) for row in rows(tmp_path, "penalties.csv")
+    }
+    assert penalties["svgd/bald", "svgd/random"] == pytest.approx(2 / 3)  # the first committee is the same
+    assert penalties["svgd/random", "svgd/bald"] == 0
+    table = content.split("## Area under the budget curve")[1].split("## Differences")[0]
+    lines = {line.split(" | ")[0]: line for line in table.splitlines()}
+    assert lines["| svgd/random"].endswith("| 0.67 |")
+    assert lines["| svgd/bald"].endswith("| 0.00 |")
+    assert "not significant" not in content.split("## How to read this")[0]
+
+
+def test_the_html_is_one_file_that_shows_all(big):
+    html = text(big, "report.html")
+    pictures = re.findall(r'<img src="data:image/png;base64,([^"]+)"', html)
+    assert [base64.b64decode(p) for p in pictures] == [(big / "report" / name).read_bytes() for name in PICTURES]
+    for content in pictures:
+        image = Image.open(io.BytesIO(base64.b64decode(content)))
+        image.load()
+        assert len(image.convert("L").getcolors(256)) > 10  # something is drawn
+    assert "http" not in html.replace("http-equiv", "")
+
+
+def test_the_same_runs_give_the_same_files(small):
+    report(small)
+    first = {path.name: path.read_bytes() for path in (small / "report").iterdir()}
+    report(small)
+    assert {path.name: path.read_bytes() for path in (small / "report").iterdir()} == first
+    assert set(first) == {*FILES, "report.md", "report.html", *PICTURES[:5]}  # no cases.csv, no scores.csv
+
+
+def test_what_an_earlier_report_drew_and_this_one_does_not_is_removed(small):
+    report(small)
+    for folder in [*small.glob("ours*"), *small.glob("random*")]:
+        shutil.rmtree(folder)
+    content = report(small)
+    assert not list((small / "report").glob("*.png"))
+    assert "There is no finished run that queries" in content
+
+
+def test_an_empty_folder_ends_in_one_sentence(tmp_path):
+    (tmp_path / "sub").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "svgd_monai.report", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == (f"No run lies below {tmp_path}: no folder holds run.json and learning_curve.csv.")
+    assert done.stdout == ""
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_missing_folder_and_one_that_cannot_be_written_end_in_one_sentence(small):
+    with pytest.raises(SystemExit, match="is not a folder"):
+        main([str(small / "missing")])
+    write_text(small / "report", "a file where the folder belongs")
+    with pytest.raises(SystemExit, match="report"):
+        main([str(small)])
+
+
+def test_the_command_says_what_it_did(small, capsys):
+    main([str(small)])
+    assert capsys.readouterr().out == f"{small}/report/report.html: 9 finished runs of 3 methods, 2 notes.\n"
+
+
+def test_a_report_on_forty_runs_takes_less_than_twenty_seconds(timed):
+    assert timed[1] < 20
+
+
+def test_a_browser_shows_the_page(big, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium is installed")
+    shot = tmp_path / "shot.png"
+    subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,3000",
+         f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", (big / "report/report.html").as_uri()],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    shown = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    blue = (np.abs(shown - np.array([0, 114, 178])).max(2) < 12).sum()
+    assert blue > 500  # the curves of the pictures, so these are not broken
+    assert math.isclose(shown.shape[1], 1100)
