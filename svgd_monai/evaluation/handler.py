@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from ignite.engine import Engine, Events
@@ -29,25 +30,27 @@ class CaseMetricsHandler:
     Args:
         folder: where; ``cases.csv`` is written first, ``metrics.json`` ends the stage.
         datalist: gives the role and the label file of each case.
-        dataset_dir: the data set's folder, whose ``dataset.json`` names the classes.
+        dataset_dir: the data set's folder, whose ``dataset.json`` names the classes; without ``classes`` only.
         acquisition: the strategy whose uncertainty map stands in ``cases.csv``.
         reduction: from voxels to the case's value.
         distances: whether to compute Hausdorff and surface distances, which cost the most.
+        classes: name of each label value, background 0 included, where no ``dataset.json`` names them.
     """
 
     def __init__(
         self,
         folder: str | os.PathLike[str],
         datalist: RoundDatalist,
-        dataset_dir: str | os.PathLike[str],
+        dataset_dir: str | os.PathLike[str] = "",
         acquisition: str = "entropy",
         reduction: str = "mean",
         distances: bool = True,
+        classes: Mapping[int, str] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.labels = {item["case"]: item["label"] for role in ROLES for item in getattr(datalist, role)}
         self.roles = {item["case"]: role for role in ROLES for item in getattr(datalist, role)}
-        self.classes = read_dataset(dataset_dir).classes
+        self.classes = read_dataset(dataset_dir).classes if classes is None else dict(classes)
         self.uncertainty_map = get_strategy(acquisition).uncertainty_map
         self.reduction = reduction
         self.distances = distances

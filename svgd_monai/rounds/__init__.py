@@ -6,6 +6,8 @@ from svgd_monai.rounds.ledger import Ledger
 from svgd_monai.rounds.lock import run_lock
 from svgd_monai.rounds.loop import ActiveLearning
 from svgd_monai.rounds.oracle import DatasetOracle, Oracle
+from svgd_monai.rounds.people.agreement import PoolAgreement
+from svgd_monai.rounds.people.loop import PeopleLearning
 from svgd_monai.rounds.run_folder import RunFolder
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "DatasetOracle",
     "Ledger",
     "Oracle",
+    "PeopleLearning",
+    "PoolAgreement",
     "RunFolder",
     "active_learning",
     "run_lock",

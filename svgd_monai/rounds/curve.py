@@ -9,7 +9,6 @@ from typing import Any
 from svgd_monai.committee.keeper import TRAINING_FILE
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import read_csv, read_json
-from svgd_monai.rounds.ledger import Ledger
 
 TIMES_FILE = "times.json"
 
@@ -24,13 +23,14 @@ def curve_columns(classes: Sequence[str]) -> list[str]:
     return [*head, *(f"test_dice_{name}" for name in classes), "test_dice_grid", "seconds_train", "seconds_score"]
 
 
-def curve_row(folder: Path, ledger: Ledger, number: int) -> dict[str, Any]:
+def curve_row(folder: Path, number: int, unique_labels: int, training_items: int) -> dict[str, Any]:
     """The row of a round.
 
     Args:
         folder: the round's.
-        ledger: of the run, at that round or later.
         number: the round.
+        unique_labels: labels that it cost so far.
+        training_items: cases that it trained on, with multiplicity.
 
     Raises:
         RunFolderError: a file of the round is missing or damaged.
@@ -38,13 +38,12 @@ def curve_row(folder: Path, ledger: Ledger, number: int) -> dict[str, Any]:
     metrics = read_json(folder / "metrics.json")
     times = read_json(folder / TIMES_FILE) if (folder / TIMES_FILE).is_file() else {}
     trained = read_json(folder / TRAINING_FILE)
-    training = Ledger(ledger.split, ledger.queries[:number]).training
     try:
         test: Mapping[str, Any] = metrics["test"]
         return {
             "round": number,
-            "unique_labels": len(set(training)),
-            "training_items": len(training),
+            "unique_labels": unique_labels,
+            "training_items": training_items,
             "val_dice": metrics["validation"]["dice_grid"],
             "test_dice": test["dice"],
             **{f"test_dice_{name}": value for name, value in test["dice_per_class"].items()},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from svgd_monai.rounds.hooks import Hook
 from svgd_monai.rounds.loop import ActiveLearning
+from svgd_monai.rounds.people.loop import PeopleLearning
 from svgd_monai.workflow import KEYS, MACHINERY, calling_workflow, tracking_keys, tracking_of
 
 #: Keys of ``active_learning.yaml`` that are the loop's own and not handed on to the stages.
@@ -33,7 +34,8 @@ def active_learning(stages: Mapping[str, str], hooks: Sequence[Hook] = ()) -> Ac
             settings[key] = parser.get_parsed_content(key)
         elif key not in (*MACHINERY, *_LOOP, *tracking_keys(caller.tracking)):
             components[key] = copy.deepcopy(value)
-    return ActiveLearning(
+    learning = PeopleLearning if settings["oracle"] == "people" else ActiveLearning
+    return learning(
         settings=settings,
         components=components,
         stages={name: folder / file for name, file in stages.items()},

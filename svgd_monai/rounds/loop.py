@@ -10,26 +10,23 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from svgd_monai.acquisition.handler import COLUMNS, QUERIES_FILE, RANKING_COLUMNS, SCORES_FILE
-from svgd_monai.committee.keeper import COMMITTEE_FILE
+from svgd_monai.acquisition.handler import QUERIES_FILE
 from svgd_monai.data import MSDDataset, TaskData, load_task, read_dataset, resolve_split, round_datalist, write_datalist
 from svgd_monai.data.download import ensure_dataset
 from svgd_monai.errors import RunFolderError
-from svgd_monai.evaluation.handler import METRICS_FILE
 from svgd_monai.files import read_json, write_csv, write_json
-from svgd_monai.rounds.curve import TIMES_FILE, curve_columns, curve_row
+from svgd_monai.rounds.curve import curve_columns, curve_row
 from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound, Hook
 from svgd_monai.rounds.ledger import Ledger
 from svgd_monai.rounds.lock import run_lock
 from svgd_monai.rounds.log import log_end, log_round
 from svgd_monai.rounds.oracle import DatasetOracle, Oracle
 from svgd_monai.rounds.prepare import prepare_volumes
+from svgd_monai.rounds.round import Round
 from svgd_monai.rounds.run_folder import RunFolder, run_record
 from svgd_monai.rounds.stages import Stages
 
 logger = logging.getLogger(__name__)
-
-DATALIST_FILE = "datalist.json"
 
 
 class ActiveLearning:
@@ -77,7 +74,7 @@ class ActiveLearning:
         self.stages = Stages(stages, {**self.components, **self.settings}, imports, tracking)
         self.curve: list[dict[str, Any]] = []
         self.ledger: Ledger
-        self.writer: SummaryWriter
+        self.writer: SummaryWriter | None = None
 
     def run(self) -> None:
         """Run, or go on with, all rounds.
@@ -131,11 +128,12 @@ class ActiveLearning:
             final = self._is_final(number)
             if number >= first:
                 self._call(BeforeRound, "before_round", number)
-            self._round(task, number, final)
-            self.curve.append(curve_row(self.folder.round(number), self.ledger, number))
+            self._run_round(task, number, final)
+            training = Ledger(self.ledger.split, self.ledger.queries[:number]).training
+            self.curve.append(curve_row(self.folder.round(number), number, len(set(training)), len(training)))
             write_csv(self.folder.curve_file, curve_columns(classes), self.curve)
             if not final:
-                chosen = self._queries(number)
+                chosen = self._round(number).queries()
                 if len(self.ledger.queries) == number:
                     self.ledger.record(chosen)
                 write_json(self.folder.ledger_file, self.ledger.as_dict())
@@ -158,46 +156,27 @@ class ActiveLearning:
             if isinstance(hook, kind):
                 getattr(hook, method)(self, *arguments)
 
-    def _round(self, task: TaskData, number: int, final: bool) -> None:
+    def _run_round(self, task: TaskData, number: int, final: bool) -> None:
         """Train, measure and score; what is complete already is passed over."""
-        folder = self.folder.round(number)
+        stages = self._round(number)
         ledger = Ledger(self.ledger.split, self.ledger.queries[:number])
-        keys: dict[str, Any] = {
-            "round": number,
-            "stage_dir": str(folder),
-            "datalist_file": str(folder / DATALIST_FILE),
-            "committee_file": str(self.folder.committee(number)),
-            "summary_writer": self.writer,
-        }
-        if not (folder / DATALIST_FILE).is_file():
-            write_datalist(
-                folder / DATALIST_FILE, round_datalist(task.dataset, ledger.split, ledger.training), task.dataset
-            )
-        if not self.folder.committee(number).is_file():
+        if not stages.datalist_file.is_file():
+            datalist = round_datalist(task.dataset, ledger.split, ledger.training)
+            write_datalist(stages.datalist_file, datalist, task.dataset)
+        if not stages.trained:
             logger.info(
                 "Round %d of %d: training on %d labelled cases (%d items).",
                 number, self.rounds, len(ledger.labelled), len(ledger.training),
             )  # fmt: skip
-            warm = self.settings["warm_start"] and number > 0
-            initial = str(self.folder.committee(number - 1)) if warm else None
-            self._timed("train", folder, initial_committee=initial, model_file=None, **keys)
-        if not (folder / METRICS_FILE).is_file():
-            self._timed("evaluate", folder, **keys)
-        if not (folder / (SCORES_FILE if final else QUERIES_FILE)).is_file():
-            self._acquire(folder, ledger, final, keys)
-
-    def _acquire(self, folder: Path, ledger: Ledger, final: bool, keys: Mapping[str, Any]) -> None:
+        stages.train(self.settings["warm_start"])
+        stages.measure()
         if ledger.unlabelled or self.settings["keep_labelled"]:
-            self._timed("acquire", folder, query=not final, **keys)
-        else:  # an empty pool has an empty ranking
-            write_csv(self.folder.ranking_file, RANKING_COLUMNS, [])
-            write_csv(folder / SCORES_FILE, COLUMNS, [])
+            stages.score(final)
+        else:
+            stages.score_nothing()
 
-    def _timed(self, stage: str, folder: Path, **keys: Any) -> None:
-        seconds = self.stages.run(stage, **keys)
-        path = folder / TIMES_FILE
-        times = read_json(path) if path.is_file() else {}
-        write_json(path, {**times, stage: round(seconds, 3)})
+    def _round(self, number: int) -> Round:
+        return Round(self.folder, self.stages, number, summary_writer=self.writer)
 
     def _is_final(self, number: int) -> bool:
         """Whether no query follows: the last round, or one at which every case is labelled."""
@@ -208,25 +187,16 @@ class ActiveLearning:
         """The first round that lacks a file; behind the last one when none does."""
         for number in range(self.rounds + 1):
             final = self._is_final(number)
-            folder = self.folder.round(number)
-            last = SCORES_FILE if final else QUERIES_FILE
-            if not all((folder / name).is_file() for name in (COMMITTEE_FILE, METRICS_FILE, last)):
+            if not self._round(number).complete(final):
                 return number
             if final:
                 break
         return number + 1
 
-    def _queries(self, number: int) -> list[str]:
-        path = self.folder.round(number) / QUERIES_FILE
-        chosen = read_json(path)
-        if not isinstance(chosen, list) or not all(isinstance(case, str) for case in chosen):
-            raise RunFolderError(f"{path} is not a list of case ids.")
-        return chosen
-
     def _read_ledger(self, ledger: Ledger) -> Ledger:
         """The queries that have been made, from the rounds' own files; the ledger's must agree."""
         while (self.folder.round(len(ledger.queries)) / QUERIES_FILE).is_file():
-            ledger.record(self._queries(len(ledger.queries)))
+            ledger.record(self._round(len(ledger.queries)).queries())
         if self.folder.ledger_file.is_file():
             known = Ledger.from_dict(ledger.split, read_json(self.folder.ledger_file)).queries
             for number, (ours, theirs) in enumerate(zip(ledger.queries, known, strict=False)):

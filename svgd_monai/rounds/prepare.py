@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from monai.transforms import Compose
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from svgd_monai.acquisition import is_constant
 from svgd_monai.data import Split, TaskData, VolumeDataset, pool_items, round_datalist, without_padding
+from svgd_monai.data.entries import Item
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,11 @@ def prepare_volumes(
     datalist = round_datalist(task.dataset, split, split.initial)
     held_out = [*datalist.training, *datalist.validation, *datalist.test]
     items = [task.with_fingerprint(item) for item in (*held_out, *pool_items(datalist))]
+    return prepare_items(items, preprocessing, cache_dir)
+
+
+def prepare_items(items: Sequence[Item], preprocessing: Compose, cache_dir: str | os.PathLike[str]) -> list[str]:
+    """Likewise, for items that have the hash of their content as ``fingerprint``."""
     content = without_padding(preprocessing)
     pads = len(content.transforms) < len(preprocessing.flatten().transforms)
     volumes = VolumeDataset(items, preprocessing, Path(cache_dir))
@@ -44,7 +51,7 @@ def prepare_volumes(
     for index, item in enumerate(tqdm(items, desc="Preparing volumes", disable=None, leave=False)):
         volume = volumes.prepare(index)
         image = (contents.prepare(index) if pads else volume)["image"]
-        if bool(is_constant(image[None])) and item["case"] not in constant:
+        if bool(is_constant(image).all()) and item["case"] not in constant:
             constant.append(item["case"])
             logger.warning("case %s: the image is constant after preprocessing", item["case"])
     return constant

@@ -15,13 +15,18 @@ from svgd_monai.data import Split, TaskData
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import TEMPORARY_SUFFIX, read_json, write_json
 
+#: What concerns the people who label may change from command to command; the ledger says what held when.
+PEOPLE_KEYS = frozenset(
+    {"images", "labels", "validation", "test", "classes", "annotators", "annotator", "double_annotated",
+     "min_new_labels", "min_validation", "cold_start", "stop_gain"}
+)  # fmt: skip
 #: Settings that may differ between a run and its continuation: where it runs, how it is watched, where things lie.
 #: The data set may move as long as its content, whose fingerprint is compared, is the same.
 MAY_CHANGE = frozenset(
     {"output_dir", "dataset_dir", "cache_dir", "device", "num_workers", "log_every", "download", "split_file",
     "committee_file",
      "stage_dir", "datalist_file", "bundle_root"}
-)  # fmt: skip
+) | PEOPLE_KEYS  # fmt: skip
 _PACKAGES = ("svgd_monai", "torch", "monai", "numpy", "nibabel", "pytorch-ignite")
 
 
@@ -50,7 +55,7 @@ class RunFolder:
 
     def remove_temporaries(self) -> None:
         """Remove what writes that were cut off have left behind."""
-        for pattern in ("", "round_*/", "cache/", "cache/volumes/"):
+        for pattern in ("", "round_*/", "cache/", "cache/volumes/", "labels_accepted/", "worklist/*/"):
             for path in self.root.glob(f"{pattern}*{TEMPORARY_SUFFIX}"):
                 path.unlink(missing_ok=True)
         for path in self.root.glob(f"round_*/{COMMITTEE_FILE}"):
@@ -99,6 +104,11 @@ class RunFolder:
                     f"{key}: the run in {self.root} was started with {before.get(key)!r}, this command says "
                     f"{now.get(key)!r}; give another output_dir."
                 )
+        if found["dataset"].get("classes") != record["dataset"]["classes"]:
+            raise RunFolderError(
+                f"classes: the run in {self.root} has {found['dataset'].get('classes')}, not "
+                f"{record['dataset']['classes']}; give another output_dir."
+            )
         if found["dataset"]["fingerprint"] != record["dataset"]["fingerprint"]:
             raise RunFolderError(
                 f"dataset_dir: the volumes of {record['dataset']['root']} are not those that the run in {self.root} "
@@ -115,18 +125,38 @@ def run_record(
     settings: Mapping[str, Any], components: Mapping[str, Any], split: Split, task: TaskData
 ) -> dict[str, Any]:
     """What ``run.json`` holds: settings, the overlay's components, versions, split, and what the data set is."""
+    dataset = task.dataset
+    return _record(settings, components, split.as_dict(), dataset.name, dataset.root, task.fingerprint, dataset.classes)
+
+
+def people_record(
+    settings: Mapping[str, Any], components: Mapping[str, Any], classes: Mapping[int, str]
+) -> dict[str, Any]:
+    """Likewise where people label: the ledger holds the images, which may become more, and who plays which role."""
+    return _record(settings, components, {}, "people", Path(settings["images"]).absolute(), None, classes)
+
+
+def _record(
+    settings: Mapping[str, Any],
+    components: Mapping[str, Any],
+    split: Mapping[str, Any],
+    name: str,
+    root: Path,
+    fingerprint: str | None,
+    classes: Mapping[int, str],
+) -> dict[str, Any]:
     record = {
         "settings": dict(settings),
         "components": {key: value for key, value in components.items() if key not in MAY_CHANGE},
         "seed": settings["seed"],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "dataset": {
-            "name": task.dataset.name,
-            "root": str(task.dataset.root),
-            "fingerprint": task.fingerprint,
-            "classes": {str(value): name for value, name in task.dataset.classes.items()},
+            "name": name,
+            "root": str(root),
+            "fingerprint": fingerprint,
+            "classes": {str(value): label for value, label in classes.items()},
         },
-        "split": split.as_dict(),
+        "split": dict(split),
     }
     # As it will read back, so that a continuation compares like with like.
     content: dict[str, Any] = json.loads(json.dumps(record, default=str))

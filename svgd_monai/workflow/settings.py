@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from svgd_monai.acquisition import get_strategy
+from svgd_monai.acquisition.cold_start import COLD_STARTS
 from svgd_monai.committee.keeper import CHECKPOINTS
 from svgd_monai.committee.posterior import COMMITTEES
 from svgd_monai.errors import SettingsError
@@ -27,7 +28,7 @@ class Key:
     """What a key's value must be.
 
     Attributes:
-        kind: ``int``, ``float``, ``bool``, ``str``, ``ints`` or ``floats`` (lists).
+        kind: ``int``, ``float``, ``bool``, ``str``, ``ints``, ``floats`` or ``names`` (lists; of names, ``a,b`` too).
         null: whether null is a value.
         low: least value of a number, or of each in a list.
         above: the number must be above this.
@@ -66,6 +67,22 @@ def _window(sides: list[int]) -> None:
         )
 
 
+def _annotator(name: str) -> None:
+    """Annotators have folders of their names."""
+    if not name.isprintable() or name.startswith((".", " ")) or any(letter in name for letter in "/\\:|,"):
+        raise SettingsError(
+            f"annotator: {name!r} cannot be the name of a folder, choose one without / \\ : | and commas."
+        )
+
+
+def _annotators(names: list[str]) -> None:
+    for name in names:
+        try:
+            _annotator(name)
+        except SettingsError as error:
+            raise SettingsError(f"annotators{str(error).removeprefix('annotator')}") from error
+
+
 #: Every key that the package itself understands; a bundle's configuration names those it uses.
 KEYS: dict[str, Key] = {
     "dataset_dir": Key("str"),
@@ -79,6 +96,7 @@ KEYS: dict[str, Key] = {
     "candidates": Key("int", low=1),
     "mi_weight": Key("float", low=0),
     "mi_grid": Key("ints", null=True, low=2, length=3),
+    "mi_content": Key("str", choices=("volume", "foreground")),
     "mi_bins": Key("int", low=2),
     "mi_aggregation": Key("str", choices=("mean", "max")),
     "normalise": Key("str", choices=("minmax", "zscore", "rank")),
@@ -115,7 +133,19 @@ KEYS: dict[str, Key] = {
     "round": Key("int", low=0),
     "initial_committee": Key("str", null=True),
     "model_file": Key("str", null=True),
-    "oracle": Key("str", choices=("dataset",)),
+    "oracle": Key("str", choices=("dataset", "people")),
+    "images": Key("str", null=True),
+    "labels": Key("str", null=True),
+    "validation": Key("str", null=True),
+    "test": Key("str", null=True),
+    "classes": Key("names", null=True),
+    "annotators": Key("names", null=True, check=_annotators),
+    "annotator": Key("str", null=True, check=_annotator),
+    "double_annotated": Key("int", low=0),
+    "min_new_labels": Key("int", null=True, low=1),
+    "min_validation": Key("int", low=2),
+    "cold_start": Key("str", choices=COLD_STARTS),
+    "stop_gain": Key("float", low=0),
     "surface_distances": Key("bool"),
     "num_workers": Key("int", low=0),
     "log_every": Key("int", low=1),
@@ -146,6 +176,8 @@ def check_setting(name: str, value: Any) -> Any:
         if key.choices is None or "none" not in key.choices:
             raise SettingsError(f"{name}: null is not a value of this key.")
         value = "none"  # of these choices, which the command line cannot tell from null
+    if key.kind == "names":
+        return _names(name, value, key)
     if key.kind in ("ints", "floats"):
         return _list(name, value, key)
     return _scalar(name, value, key, key.kind)
@@ -215,6 +247,20 @@ def _number(name: str, value: Any, key: Key, kind: str) -> int | float:
     if kind == "int":
         return value if isinstance(value, int) else int(number)  # a float cannot hold every whole number
     return number
+
+
+def _names(name: str, value: Any, key: Key) -> list[str]:
+    """Distinct names; one alone, or several in one text with commas between them, as a shell hands them on."""
+    if isinstance(value, str):
+        value = value.strip().removeprefix("[").removesuffix("]").split(",")
+    if not isinstance(value, (list, tuple)):
+        raise SettingsError(f"{name}: {value!r} is not a list of names.")
+    items = [str(item).strip() if isinstance(item, (str, int)) else "" for item in value]
+    if not all(items) or not items or len(set(items)) < len(items):
+        raise SettingsError(f"{name}: {value!r} is not a list of names, each once.")
+    if key.check is not None:
+        key.check(items)
+    return items
 
 
 def _list(name: str, value: Any, key: Key) -> list[Any]:

@@ -38,13 +38,14 @@ class LiveMemory(TorchDispatchMode):
 
 
 class Images(Dataset):
-    """A pool whose images are made as they are asked for."""
+    """A pool whose images are made as they are asked for, with as much memory as resampling takes for its grid."""
 
     def __init__(self, count):
         super().__init__([{"case": f"case_{number}"} for number in range(count)])
 
     def __getitem__(self, index):
-        return {**self.data[index], "image": torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(index))}
+        grid = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(index))
+        return {**self.data[index], "image": grid[:1].clone()}
 
 
 def peak_in_volumes(folder, members, cases, acquisition="entropy", how="mean"):

@@ -208,7 +208,7 @@ def organ_and_tumour(shape=(24, 24, 24)):
     return {"image": torch.ones(1, *shape), "label": label}
 
 
-def centres(crop, data, draws=300):
+def centres(crop, data, draws=200):
     """Share of each class among the voxels in the middle of 3³ windows."""
     found = [int(seeded(crop, data, seed)["label"][0, 1, 1, 1]) for seed in range(draws)]
     return [found.count(value) / draws for value in range(3)]
@@ -231,16 +231,16 @@ def test_a_class_window_has_the_asked_size_for_any_volume(shape):
 )
 def test_classes_are_centres_in_their_shares(ratios, shares):
     found = centres(foreground_crop((3, 3, 3), 3, ratios), organ_and_tumour())
-    np.testing.assert_allclose(found, shares, atol=0.1)  # three and a half standard deviations
+    np.testing.assert_allclose(found, shares, atol=0.1)  # three standard deviations
 
 
 def test_every_voxel_of_a_class_may_be_the_centre():
-    data = organ_and_tumour()
-    data["image"] = torch.arange(24.0**3).reshape(1, 24, 24, 24)
+    label = torch.zeros(1, 9, 9, 9, dtype=torch.uint8)
+    label[0, 3:6, 3:6, 4:6] = 1
+    data = {"image": torch.arange(9.0**3).reshape(1, 9, 9, 9), "label": label}
     crop = foreground_crop((3, 3, 3), 2, (1e-6, 1))
-    data["label"] = (data["label"] > 0).to(torch.uint8)
-    found = {int(seeded(crop, data, seed)["image"][0, 1, 1, 1]) for seed in range(1500)}
-    assert found == set(torch.nonzero(data["label"].flatten()).flatten().tolist())
+    found = {int(seeded(crop, data, seed)["image"][0, 1, 1, 1]) for seed in range(150)}
+    assert found == set(torch.nonzero(label.flatten()).flatten().tolist())
 
 
 @pytest.mark.filterwarnings("error")
@@ -257,11 +257,11 @@ def test_an_empty_label_gives_windows_from_anywhere():
     data = {"image": places.float(), "label": torch.zeros(1, 12, 12, 12, dtype=torch.uint8)}
     crop = foreground_crop((6, 6, 6), 3)
     starts = np.array(
-        [np.unravel_index(int(seeded(crop, data, seed)["image"][0, 0, 0, 0]), (12,) * 3) for seed in range(200)]
+        [np.unravel_index(int(seeded(crop, data, seed)["image"][0, 0, 0, 0]), (12,) * 3) for seed in range(100)]
     )
     assert (starts.min(0) == 0).all()
     assert (starts.max(0) == 6).all()
-    assert len(np.unique(starts, axis=0)) > 100
+    assert len(np.unique(starts, axis=0)) > 50
 
 
 def test_a_label_without_background_gives_windows():

@@ -37,8 +37,10 @@ def example(name):
     key = KEYS[name]
     if key.kind in ("ints", "floats"):
         return [(int if key.kind == "ints" else float)(least(name))] * key.length
+    if key.kind == "names":
+        return ["ann", "bob"]
     if key.kind == "str":
-        return {"device": "cpu", "acquisition": "bald"}.get(name) or (key.choices or ("a/path",))[0]
+        return {"device": "cpu", "acquisition": "bald", "annotator": "ann"}.get(name) or (key.choices or ("a/path",))[0]
     return {"bool": bool, "int": int, "float": float}[key.kind](1 if key.kind == "bool" else least(name))
 
 
@@ -61,7 +63,7 @@ class TestEveryKey:
             else:
                 assert "null" in refusal(name, null)
 
-    @pytest.mark.parametrize("name", [name for name in KEYS if KEYS[name].kind != "str"])
+    @pytest.mark.parametrize("name", [name for name in KEYS if KEYS[name].kind not in ("str", "names")])
     @pytest.mark.parametrize("value", ["", "maybe", "[1, 2", {"a": 1}, object, ["x"], float("nan"), float("inf")])
     def test_that_is_no_text_refuses_what_is_neither_number_switch_nor_list(self, name, value):
         refusal(name, value)
@@ -165,6 +167,25 @@ class TestLists:
         assert same(check_setting("spacing", [1, "2", 2.5]), [1.0, 2.0, 2.5])
         assert same(check_setting("roi_size", [32.0, "48", 64]), [32, 48, 64])
         assert "whole number" in refusal("roi_size", [32, 48.5, 64])
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", keys("names"))
+    def test_may_be_a_list_a_tuple_one_name_or_a_text_with_commas(self, name):
+        for value in (["ann", "bob"], ("ann", "bob"), "ann,bob", " [ann, bob] "):
+            assert check_setting(name, value) == ["ann", "bob"]
+        assert check_setting(name, "ann") == ["ann"]
+        assert check_setting(name, ["7", 8]) == ["7", "8"]
+
+    @pytest.mark.parametrize("name", keys("names"))
+    @pytest.mark.parametrize("value", ["", "a,,b", [], ["a", "a"], ["a", None], {"a": 1}, 2.5, True, [["a"]]])
+    def test_are_distinct_and_not_empty(self, name, value):
+        refusal(name, value)
+
+    @pytest.mark.parametrize("bad", ["a/b", "..", ".hidden", "a\\b", "ta\tb"])
+    def test_of_annotators_can_be_folders(self, bad):
+        refusal("annotators", ["ann", bad])
+        refusal("annotator", bad)
 
 
 class TestWords:

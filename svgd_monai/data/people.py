@@ -1,0 +1,140 @@
+"""Scans that people label: a folder of images without labels, and the team's own fixed sets."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from svgd_monai.data.checks import CaseFacts, check_cases
+from svgd_monai.data.datalist import read_dataset, read_images
+from svgd_monai.data.entries import Item, is_file, is_folder
+from svgd_monai.data.nifti import NIFTI_SUFFIXES, read_bytes
+from svgd_monai.data.source import CHECKS_FILE
+from svgd_monai.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+_FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
+
+
+@dataclass(frozen=True)
+class PeopleData:
+    """The cases of a run in which people label.
+
+    Args:
+        pool: item of each image to label, without a label.
+        validation: labelled items of the team's own validation set; empty where it has none.
+        test: likewise, of its test set.
+        facts: what the check of each case found; empty until :meth:`checked`.
+    """
+
+    pool: dict[str, Item]
+    validation: dict[str, Item]
+    test: dict[str, Item]
+    facts: dict[str, CaseFacts] = field(default_factory=dict)
+
+    @property
+    def items(self) -> dict[str, Item]:
+        """Every item by its case id."""
+        return {**self.pool, **self.validation, **self.test}
+
+    def checked(
+        self, classes: Mapping[int, str], cache_dir: str | os.PathLike[str], channels: int | None = None
+    ) -> PeopleData:
+        """The same, every case read once and found sound; a second time looks at sizes and times of the files only.
+
+        Args:
+            classes: name of each label value, background 0 included.
+            cache_dir: where the results of the checks are kept.
+            channels: how many every image must have; None takes any number.
+
+        Raises:
+            DataError: a case is unsound; the sentence names it.
+        """
+        with tqdm(desc="Checking cases", total=len(self.items), disable=None, leave=False) as bar:
+            facts = check_cases(
+                self.items, classes, Path(cache_dir) / CHECKS_FILE, lambda done, _: bar.update(done - bar.n), channels
+            )
+        return PeopleData(self.pool, self.validation, self.test, facts)
+
+    def fingerprint(self, case: str) -> str:
+        """The hash of a case's image and, of a held-out one, of its label too."""
+        fact = self.facts[case]
+        return fact.image_sha256 if fact.label_sha256 is None else f"{fact.image_sha256}+{fact.label_sha256}"
+
+
+def find_people_data(
+    images: str | os.PathLike[str],
+    validation: str | os.PathLike[str] | None = None,
+    test: str | os.PathLike[str] | None = None,
+) -> PeopleData:
+    """List the cases; no volume is read.
+
+    A case that lies in ``images`` and in a held-out set too belongs to the latter, when both are the same file.
+
+    Args:
+        images: a folder of NIfTI images, or what else :func:`~svgd_monai.data.datalist.read_images` takes.
+        validation: see :func:`read_labelled_folder`; None: the team has no validation set of its own.
+        test: likewise.
+
+    Raises:
+        DataError: a folder or an image is missing, or two sets disagree about a case; the sentence begins with the key.
+    """
+    try:
+        pool = {item["case"]: item for item in read_images(images)}
+    except DataError as error:
+        raise DataError(f"images: {error}") from error
+    held = {
+        key: {} if path is None else read_labelled_folder(path, key)
+        for key, path in (("validation", validation), ("test", test))
+    }
+    for case in held["validation"]:
+        if case in held["test"]:
+            raise DataError(f"test: the case {case} is in the validation set too.")
+    for key, items in held.items():
+        for case in sorted(set(items) & set(pool)):
+            ours, theirs = Path(pool[case]["image"]), Path(items[case]["image"])
+            if _sha256(ours) != _sha256(theirs):
+                raise DataError(f"{key}: the case {case} is another image than {ours}; give one of them another name.")
+            logger.info("The case %s is in the %s set and leaves the pool.", case, key)
+            del pool[case]
+    if not pool:
+        raise DataError(f"images: {images} holds no image beside those of the held-out sets.")
+    return PeopleData(dict(sorted(pool.items())), held["validation"], held["test"])
+
+
+def read_labelled_folder(path: str | os.PathLike[str], key: str) -> dict[str, Item]:
+    """The labelled cases of a folder: in MSD form, or with ``images/`` and ``labels/`` (``imagesTr/``, ``labelsTr/``).
+
+    Args:
+        path: the folder.
+        key: the configuration's key, for error messages.
+
+    Raises:
+        DataError: the folder has neither form, or an image has no label of the same name.
+    """
+    root = Path(path).absolute()
+    if is_file(root / "dataset.json"):
+        return read_dataset(root).items
+    for images, labels in _FOLDERS:
+        if is_folder(root / images) and is_folder(root / labels):
+            return {item["case"]: _paired(item, root / labels, key) for item in read_images(root / images)}
+    raise DataError(f"{key}: {root} has neither a dataset.json nor the folders images and labels.")
+
+
+def _paired(item: Item, labels: Path, key: str) -> Item:
+    found = [labels / f"{item['case']}{suffix}" for suffix in NIFTI_SUFFIXES]
+    for path in found:
+        if is_file(path):
+            return {**item, "label": str(path)}
+    raise DataError(f"{key}: the case {item['case']} has no label {found[0]}.")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(read_bytes(path)).hexdigest()

@@ -1,0 +1,172 @@
+"""``report.html`` of a run in which people label: advice, learning curve, worklist with pictures, ledger.
+
+One self-contained file, made of what lies in the run's folder and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from svgd_monai.files import read_csv, read_json, write_text
+from svgd_monai.report.figures import BLUE
+from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Picture, Table, png
+from svgd_monai.report.text import count, number
+
+PAGE_FILE = "report.html"
+_MEASURES = (("test_dice", "test", BLUE, "o"), ("val_dice", "validation", "#D55E00", "s"))
+
+Record = Mapping[str, Any]
+
+
+def write_run_page(folder: str | os.PathLike[str]) -> Path:
+    """Write the page.
+
+    Args:
+        folder: the run's, with the ledger of a run in which people label.
+
+    Raises:
+        RunFolderError: a file of the run is damaged.
+    """
+    root = Path(folder)
+    ledger = read_json(root / "ledger.json")
+    curve = read_csv(root / "learning_curve.csv") if (root / "learning_curve.csv").is_file() else []
+    page = Page(f"Labelling in {root.absolute().name}")
+    page.add(*_advice(root, len(curve)), *_curve(curve), *_worklist(root, ledger), *_ledger(ledger))
+    return write_text(root / PAGE_FILE, page.html())
+
+
+def learning_figure(curve: Sequence[Mapping[str, str]]) -> Figure:
+    """Test and validation Dice against the labels that people made.
+
+    Args:
+        curve: rows of ``learning_curve.csv``.
+    """
+    with mpl.rc_context({"text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+        axis: Axes = figure.subplots()
+        for column, name, colour, marker in _MEASURES:
+            points = [(int(row["unique_labels"]), float(row[column])) for row in curve if row[column]]
+            if points:
+                axis.plot(*zip(*points, strict=True), color=colour, marker=marker, label=name)
+        labels = [int(row["unique_labels"]) for row in curve]
+        axis.set_xlim(min(labels) - 1, max(labels) + 1)
+        axis.set_xlabel("labels")
+        axis.set_ylabel("mean foreground Dice")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(color="#e6e9ed")
+        axis.legend()
+    return figure
+
+
+def _advice(root: Path, rounds: int) -> list[Block]:
+    texts = [root / f"round_{number:03d}" / "advice.txt" for number in range(rounds)]
+    found = [path.read_text(encoding="utf-8") for path in texts if path.is_file()]
+    if not found:
+        return [Heading("Advice"), Paragraph("No round has been trained yet; the first needs labels.")]
+    return [Heading("Advice"), Paragraph(found[-1])]
+
+
+def _curve(curve: Sequence[Mapping[str, str]]) -> list[Block]:
+    if not curve:
+        return []
+    blocks: list[Block] = [Heading("Learning curve")]
+    measured = any(row[column] for row in curve for column, *_ in _MEASURES)
+    if measured:
+        picture = png(learning_figure(curve))
+        blocks.append(Picture("learning_curve.png", picture, "Mean foreground Dice against labels.", "learning curve"))
+    else:
+        blocks.append(Paragraph("Nothing has been measured: there is no test set and no validation set yet."))
+    columns = ["round", "unique_labels", "training_items", "val_dice", "test_dice", "seconds_train", "seconds_score"]
+    rows = [[_cell(row[column], column) for column in columns] for row in curve]
+    return [*blocks, Table("A row per trained round.", [column.replace("_", " ") for column in columns], rows)]
+
+
+def _worklist(root: Path, ledger: Record) -> list[Block]:
+    if not ledger["worklists"]:
+        return []
+    newest = len(ledger["worklists"]) - 1
+    entries: list[Record] = ledger["worklists"][newest]
+    rows = [
+        [str(rank), entry["case"], ", ".join(entry["annotators"]), _state(ledger["cases"].get(entry["case"])),
+         entry["why"]]
+        for rank, entry in enumerate(entries, start=1)
+    ]  # fmt: skip
+    blocks: list[Block] = [
+        Heading(f"Worklist {newest}"),
+        Table(f"{count(len(entries), 'case')} to label.", ["rank", "case", "annotators", "state", "why"], rows),
+    ]
+    folder = root / "worklist" / f"round_{newest:03d}"
+    for entry in entries:
+        path = folder / f"{entry['case']}.png"
+        if path.is_file():  # the folder is people's to tidy up
+            blocks.append(Picture(path.name, path.read_bytes(), f"{entry['case']}: {entry['why']}", entry["case"]))
+    return blocks
+
+
+def _ledger(ledger: Record) -> list[Block]:
+    cases: Mapping[str, Record] = ledger["cases"]
+    labelled = {case: record for case, record in cases.items() if record["labelled"]}
+    declined = {case: record["declined"] for case, record in cases.items() if record["declined"]}
+    blocks: list[Block] = [
+        Heading("Ledger"),
+        Paragraph(
+            f"{count(len(cases), 'image')}, {len(labelled)} labelled and {len(declined)} declined; "
+            f"{count(len(ledger['refused']), 'file')} refused."
+        ),
+    ]
+    if labelled:
+        columns = ["case", "role", "since round", "annotator", "accepted", "ml", "corrected voxels", "on the surface",
+                   "Dice with pre-segmentation", "minutes"]  # fmt: skip
+        rows = [row for case, record in labelled.items() for row in _labels(case, record)]
+        blocks.append(Table("Every label that was accepted, oldest first of a case.", columns, rows))
+    agreed = [[case, *_agreement(record["agreement"])] for case, record in cases.items() if record["agreement"]]
+    if agreed:
+        blocks.append(Table("Cases that two have labelled, and their agreement.", ["case", "who", "Dice"], agreed))
+    if declined:
+        blocks.append(Table("Declined cases.", ["case", "reason"], [[c, d["reason"]] for c, d in declined.items()]))
+    if ledger["refused"]:
+        blocks += [Paragraph("Refused files:"), Items([f"{r['time']}: {r['sentence']}" for r in ledger["refused"]])]
+    return blocks
+
+
+def _labels(case: str, record: Record) -> list[list[str]]:
+    minutes = record["minutes"]
+    return [
+        [case, record["role"], _plain(record["labelled_in_round"]), _plain(label["annotator"]),
+         label["time"][:16].replace("T", " "), number(sum(label["volume_ml"].values()), 2),
+         _plain(label["corrected_voxels"]), _plain(label["corrected_surface_voxels"]),
+         number(label["presegmentation_dice"], 3),
+         _plain(minutes.get(f"{label['slot']}/{case}", minutes.get(case)))]
+        for label in record["labels"]
+    ]  # fmt: skip
+
+
+def _agreement(found: Record) -> list[str]:
+    dice = ", ".join(f"{name} {number(value, 3)}" for name, value in found["dice"].items())
+    return [" and ".join(found["annotators"]), dice]
+
+
+def _state(record: Record | None) -> str:
+    if record is None:
+        return "held out"
+    if record["declined"]:
+        return "declined"
+    return "labelled" if record["labelled"] else "to do"
+
+
+def _plain(value: object) -> str:
+    return "–" if value is None else str(value)
+
+
+def _cell(text: str, column: str) -> str:
+    if not text:
+        return "–"
+    return number(float(text), 4 if "dice" in column else 1) if "." in text else text

@@ -1,0 +1,82 @@
+"""The picture of a case on a worklist: the slice to look at first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from svgd_monai.report.panels import CLASS_COLOURS, uncertain_slice
+
+#: Percentiles of the image that are black and white.
+_WINDOW = (0.5, 99.5)
+
+
+def worklist_panel(
+    image: str | os.PathLike[str],
+    segmentation: str | os.PathLike[str] | None = None,
+    uncertainty: str | os.PathLike[str] | None = None,
+    classes: Sequence[str] = (),
+) -> Figure:
+    """The axial slice of the greatest mean uncertainty: image, the same with the contours, and the uncertainty.
+
+    Args:
+        image: NIfTI file; of several channels the first is shown.
+        segmentation: file of the pre-segmentation, on the image's grid; None shows the image's middle slice alone.
+        uncertainty: file of the uncertainty map; likewise.
+        classes: names of the classes, background first.
+
+    Returns:
+        A figure without a window, the patient's left at its left, anterior up.
+    """
+    grey = _read(image)
+    if grey.ndim > 3:
+        grey = grey[..., 0]
+    low, high = np.percentile(grey, _WINDOW)
+    grey = np.clip((grey - low) / max(high - low, 1e-6), 0, 1)
+    if segmentation is None or uncertainty is None:
+        figure = Figure(figsize=(3.4, 3.4), layout="constrained")
+        _show(figure.subplots(), grey, grey.shape[2] // 2, "the middle slice")
+        return figure
+    mask, heat = _read(segmentation), _read(uncertainty)
+    level = uncertain_slice(torch.from_numpy(heat), torch.from_numpy(mask > 0))
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    axes: list[Axes] = list(figure.subplots(1, 3))
+    _show(axes[0], grey, level, f"slice {level + 1} of {grey.shape[2]}")
+    _show(axes[1], grey, level, "pre-segmentation")
+    for value, name in enumerate(classes):
+        inside = np.equal(mask[..., level].T, value)
+        if value > 0 and inside.any():
+            colour = CLASS_COLOURS[value % len(CLASS_COLOURS)]
+            axes[1].contour(inside, levels=[0.5], colors=[colour], linewidths=1.4)
+            axes[1].plot([], [], color=colour, label=name.replace("_", " "))
+    if axes[1].lines:
+        axes[1].legend(loc="lower left", fontsize=7, framealpha=0.6)
+    drawn = axes[2].imshow(
+        heat[..., level].T, cmap="magma", origin="lower", vmin=0.0, vmax=max(float(heat.max()), 1e-6)
+    )
+    axes[2].set_title("uncertainty", fontsize=9)
+    axes[2].set_axis_off()
+    figure.colorbar(drawn, ax=axes[2], shrink=0.8)
+    return figure
+
+
+def _read(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+    """The voxels of a file in RAS+."""
+    volume: Any = nib.as_closest_canonical(nib.load(path))
+    return np.ascontiguousarray(volume.dataobj, dtype=np.float32)
+
+
+def _show(axis: Axes, grey: NDArray[np.float32], level: int, title: str) -> None:
+    axis.imshow(grey[..., level].T, cmap="gray", origin="lower", vmin=0.0, vmax=1.0)
+    for place, side, align in ((0.02, "L", "left"), (0.98, "R", "right")):
+        axis.text(place, 0.5, side, transform=axis.transAxes, color="yellow", ha=align)
+    axis.set_title(title, fontsize=9)
+    axis.set_axis_off()

@@ -1,0 +1,1 @@
+"""People label: worklists out, labels back."""

@@ -1,0 +1,161 @@
+"""A worklist's folder: what a person opens in 3D Slicer or ITK-SNAP, and the table to fill in.
+
+Per case ``<case>.nii.gz``, a link to the image or, where the system refuses links, a copy; from the second list on
+``<case>_seg.nii.gz``, the pre-segmentation to correct, and ``<case>_uncertainty.nii.gz``, both in the image's own
+geometry; ``<case>.png``. And ``worklist.csv``, which is written once and then belongs to the team.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from svgd_monai.acquisition import get_strategy
+from svgd_monai.data.entries import Item
+from svgd_monai.data.nifti import NIFTI_SUFFIXES
+from svgd_monai.evaluation.writer import INFERENCE_FILE
+from svgd_monai.files import read_csv, write_bytes, write_csv, write_json
+from svgd_monai.report.page import png
+from svgd_monai.report.worklist_panel import worklist_panel
+from svgd_monai.rounds.people.ledger import Entry
+from svgd_monai.rounds.people.table import WORKLIST_FILE, read_table
+from svgd_monai.rounds.stages import Stages
+
+logger = logging.getLogger(__name__)
+
+WORKLISTS_FOLDER = "worklist"
+
+
+class Handout:
+    """Writes the folders of worklists.
+
+    Args:
+        root: the run's folder.
+        stages: the bundle's; ``inference`` makes the pre-segmentations.
+        settings: the loop's.
+        classes: name of each label value, background 0 included.
+    """
+
+    def __init__(self, root: Path, stages: Stages, settings: Mapping[str, Any], classes: Mapping[int, str]) -> None:
+        self.root = root
+        self.stages = stages
+        self.settings = settings
+        self.classes = dict(sorted(classes.items()))
+
+    def folder(self, number: int) -> Path:
+        """The folder of a worklist."""
+        return self.root / WORKLISTS_FOLDER / f"round_{number:03d}"
+
+    def tables(self, count: int) -> list[Path]:
+        """The tables of the first ``count`` worklists."""
+        return [self.folder(number) / WORKLIST_FILE for number in range(count)]
+
+    def write(
+        self, number: int, entries: Sequence[Entry], items: Mapping[str, Item], committee: Path | None
+    ) -> list[Entry]:
+        """Write what is new of a worklist.
+
+        Args:
+            number: of the worklist.
+            entries: its new cases, in rank order.
+            items: the image of each.
+            committee: that pre-segments; None: nobody does.
+
+        Returns:
+            The entries with the hashes of their pre-segmentations and the structures expected in them.
+        """
+        folder = self.folder(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        for entry in entries:
+            _link(Path(items[entry.case]["image"]), folder)
+        if committee is not None:
+            entries = self._presegmented(folder, entries, items, committee)
+        names = list(self.classes.values())
+        for entry in entries:
+            given = entry.presegmentation is not None
+            maps = [folder / f"{entry.case}_{name}.nii.gz" if given else None for name in ("seg", "uncertainty")]
+            picture = worklist_panel(items[entry.case]["image"], maps[0], maps[1], names)
+            write_bytes(folder / f"{entry.case}.png", png(picture))
+        self._write_table(folder, entries)
+        return list(entries)
+
+    def _presegmented(
+        self, folder: Path, entries: Sequence[Entry], items: Mapping[str, Item], committee: Path
+    ) -> list[Entry]:
+        images = [items[entry.case]["image"] for entry in entries]
+        wanted = write_json(Path(self.settings["cache_dir"]) / "to_segment.json", {"images": images})
+        self.stages.run(
+            "inference",
+            dataset_dir=str(wanted),
+            output_dir=str(folder),
+            committee_file=str(committee),
+            uncertainty_map=get_strategy(self.settings["acquisition"]).uncertainty_map,
+            classes=list(self.classes.values()),
+        )
+        rows = {row["case"]: row for row in read_csv(folder / INFERENCE_FILE)}
+        (folder / INFERENCE_FILE).unlink()  # its numbers stand in worklist.csv
+        return [self._expecting(entry, folder, rows[entry.case]) for entry in entries]
+
+    def _expecting(self, entry: Entry, folder: Path, row: Mapping[str, str]) -> Entry:
+        digest = hashlib.sha256((folder / f"{entry.case}_seg.nii.gz").read_bytes()).hexdigest()
+        volumes = {name: float(row[f"volume_ml_{name}"]) for value, name in self.classes.items() if value > 0}
+        agreed = float(row["agreement_dice"]) if row["agreement_dice"] else None
+        found = ", ".join(f"{name} {volume:.2f} ml" for name, volume in volumes.items() if volume > 0)
+        why = f"{entry.why}; expected: {found or 'no structure'}"
+        if agreed is not None:
+            why += f" (members agree to a Dice of {agreed:.2f})"
+        expected = {f"expected_ml_{name}": volume for name, volume in volumes.items()}
+        terms = {**entry.terms, **expected, "agreement_dice": agreed}
+        return replace(entry, presegmentation=digest, why=why, terms=terms)
+
+    def _write_table(self, folder: Path, entries: Sequence[Entry]) -> None:
+        """Write the table, or add to the one that is there: what people wrote into it stays."""
+        path = folder / WORKLIST_FILE
+        expected = [f"expected_ml_{name}" for value, name in self.classes.items() if value > 0]
+        columns = ["rank", "case", "annotator", "save_as", "image", "presegmentation", "uncertainty_map", "why",
+                   "score", "uncertainty", "mutual_information", *expected, "agreement_dice", "minutes"]  # fmt: skip
+        rows: list[dict[str, Any]] = []
+        if path.is_file():
+            rows = [{column: row.get(column, "") for column in columns} for row in read_table(path)]
+        known = {row["case"] for row in rows}
+        rank = len(known)
+        for entry in entries:
+            if entry.case in known:
+                continue
+            rank += 1
+            for annotator, save_as in slots(entry):
+                files: dict[str, Any] = {"image": next(p.name for p in _links(folder, entry.case) if p.exists())}
+                if entry.presegmentation is not None:
+                    files["presegmentation"] = f"{entry.case}_seg.nii.gz"
+                    files["uncertainty_map"] = f"{entry.case}_uncertainty.nii.gz"
+                row = {"rank": rank, "case": entry.case, "annotator": annotator, "save_as": save_as, "why": entry.why}
+                rows.append(dict.fromkeys(columns) | row | files | entry.terms)
+        write_csv(path, columns, rows)
+
+
+def slots(entry: Entry) -> list[tuple[str | None, str]]:
+    """Who labels a case, and where that label belongs, relative to the run's folder."""
+    name = f"{entry.case}.nii.gz"
+    if len(entry.annotators) > 1:
+        return [(annotator, f"labels/{annotator}/{name}") for annotator in entry.annotators]
+    return [(entry.annotators[0] if entry.annotators else None, f"labels/{name}")]
+
+
+def _links(folder: Path, case: str) -> list[Path]:
+    return [folder / f"{case}{suffix}" for suffix in NIFTI_SUFFIXES]
+
+
+def _link(image: Path, folder: Path) -> None:
+    target = folder / image.name
+    if target.exists():
+        return
+    target.unlink(missing_ok=True)  # a link whose image has moved
+    try:
+        target.symlink_to(image.absolute())
+    except OSError:
+        logger.info("%s cannot be linked, it is copied.", image)
+        write_bytes(target, image.read_bytes())

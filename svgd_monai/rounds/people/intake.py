@@ -1,0 +1,207 @@
+"""Labels that people hand in: checked one by one, copied by content, and only then counted.
+
+A label that was accepted lies as ``labels_accepted/<case>.<hash>.nii.gz`` and is never touched again: whoever edits
+``labels/<case>.nii.gz`` later changes no round in flight, and the old copy stays when a new one comes. What is wrong
+with one file holds up no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+from svgd_monai.data.checks import CaseFacts, check_case
+from svgd_monai.data.nifti import NIFTI_SUFFIXES, read_bytes
+from svgd_monai.data.people import PeopleData
+from svgd_monai.errors import DataError
+from svgd_monai.files import write_bytes
+from svgd_monai.rounds.people.cost import agreement, correction, read_classes
+from svgd_monai.rounds.people.handed import Handed, handed_files
+from svgd_monai.rounds.people.ledger import Label, PeopleLedger, now
+from svgd_monai.rounds.people.notes import CONFIRMED_FILE, EMPTY_FILE, Complaint, Notes, read_notes
+from svgd_monai.rounds.people.table import Assignments
+
+logger = logging.getLogger(__name__)
+
+LABELS_FOLDER = "labels"
+ACCEPTED_FOLDER = "labels_accepted"
+_INCOMING = ".incoming"
+
+
+class Intake:
+    """Takes in what people have handed in since the last time.
+
+    Args:
+        root: the run's folder.
+        ledger: changed in place; the caller writes it.
+        data: the cases.
+        classes: name of each label value, background 0 included.
+        channels: how many every image has.
+        annotators: who labels.
+        annotator: whose labels are those of which nothing else says it.
+        more: the team's own folder of labels; None: there is none.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        ledger: PeopleLedger,
+        data: PeopleData,
+        classes: Mapping[int, str],
+        channels: int | None = None,
+        annotators: Sequence[str] = (),
+        annotator: str | None = None,
+        more: Path | None = None,
+    ) -> None:
+        self.root = root
+        self.ledger = ledger
+        self.data = data
+        self.classes = classes
+        self.channels = channels
+        asked = {name for entries in ledger.worklists for entry in entries for name in entry.annotators}
+        self.annotators = sorted({*annotators, *asked})
+        self.annotator = annotator
+        self.more = more
+        self.complaints: list[Complaint] = []
+
+    def take(self, assignments: Assignments) -> list[Complaint]:
+        """Take in every file that is new or has changed.
+
+        Args:
+            assignments: what the worklists' tables say of annotators and minutes.
+
+        Returns:
+            What was not taken, and why.
+        """
+        folder = self.root / LABELS_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in (self.root / ACCEPTED_FOLDER).glob(f"{_INCOMING}*"):  # by a command that was killed
+            left.unlink()
+        self.complaints = list(assignments.complaints)
+        notes = read_notes(folder, self.data.pool)
+        self.complaints += notes.complaints
+        for handed in self._handed(folder):
+            self._take_one(handed, notes, assignments)
+        self._decline(notes)
+        self.ledger.minutes = dict(assignments.minutes)
+        self._compare_annotators()
+        return self.complaints
+
+    def _handed(self, folder: Path) -> list[Handed]:
+        held_out = {*self.data.validation, *self.data.test}
+        files, complaints = handed_files(folder, self.data.pool, self.annotators, held_out, f"{LABELS_FOLDER}/")
+        if self.more is not None:
+            if not self.more.is_dir():
+                raise DataError(f"labels: there is no folder {self.more}.")
+            known = {(each.case, each.slot) for each in files}
+            others, more_complaints = handed_files(self.more, self.data.pool, (), held_out)
+            files += [each for each in others if (each.case, each.slot) not in known]
+            complaints += more_complaints
+        self.complaints += complaints
+        return files
+
+    def _take_one(self, handed: Handed, notes: Notes, assignments: Assignments) -> None:
+        digest = ""
+        incoming = self.root / ACCEPTED_FOLDER / f"{_INCOMING}{_suffix(handed.path)}"
+        try:
+            content = read_bytes(handed.path)
+            digest = hashlib.sha256(content).hexdigest()
+            before = self.ledger.current(handed.case).get(handed.slot)
+            if before is not None and before.sha256 == digest:
+                return
+            # What is checked is what is kept: the person may save anew at any moment.
+            write_bytes(incoming, content)
+            facts = self._checked(handed, incoming, digest, notes)
+            name = f"{ACCEPTED_FOLDER}/{handed.case}.{digest[:12]}{_suffix(handed.path)}"
+            annotator = handed.slot or assignments.annotators.get(handed.case) or self.annotator
+            volumes = {name: facts.volume_ml[value] for value, name in self.classes.items() if value > 0}
+            label = Label(handed.slot, annotator, name, digest, now(), handed.shown, volumes)
+            label = self._with_cost(handed.case, label, incoming)
+            incoming.replace(self.root / name)
+        except DataError as error:
+            sentence = str(error).replace(str(incoming), handed.shown).replace(str(handed.path), handed.shown)
+            self._refuse(handed, digest, sentence)
+            return
+        finally:
+            incoming.unlink(missing_ok=True)
+        self.ledger.labels.setdefault(handed.case, []).append(label)
+        by = "" if annotator is None else f" by {annotator}"
+        logger.info("%s%s is accepted%s.", handed.shown, by, "" if before is None else " in place of the one before")
+
+    def _checked(self, handed: Handed, copy: Path, digest: str, notes: Notes) -> CaseFacts:
+        item = {**self.data.pool[handed.case], "label": str(copy)}
+        facts = check_case(item, self.classes, self.channels)
+        if facts.label_values == (0,) and handed.case not in notes.empty:
+            raise DataError(
+                f"{handed.shown} is empty; if {handed.case} holds nothing to label, write its name into "
+                f"{LABELS_FOLDER}/{EMPTY_FILE}."
+            )
+        suggested = {e.presegmentation for entries in self.ledger.worklists for e in entries if e.case == handed.case}
+        if digest in suggested and handed.case not in notes.confirmed:
+            raise DataError(
+                f"{handed.shown} is the pre-segmentation, byte by byte; if it needs no correction, write {handed.case} "
+                f"into {LABELS_FOLDER}/{CONFIRMED_FILE}."
+            )
+        return facts
+
+    def _with_cost(self, case: str, label: Label, copy: Path) -> Label:
+        """The label with its difference from the newest pre-segmentation that it can have been made from."""
+        number = max((n for n, entries in enumerate(self.ledger.worklists) if any(e.case == case for e in entries)),
+                     default=0)  # fmt: skip
+        path = self.root / f"worklist/round_{number:03d}" / f"{case}_seg.nii.gz"
+        if not path.is_file():
+            return label
+        try:
+            difference = correction(read_classes(copy), read_classes(path), self.classes)
+        except (DataError, ValueError) as error:  # a pre-segmentation that somebody has changed costs no label
+            logger.warning("%s cannot be compared with the pre-segmentation (%s).", label.source, error)
+            return label
+        dice = None if difference.dice != difference.dice else difference.dice
+        return replace(label, corrected_voxels=difference.voxels, corrected_surface_voxels=difference.surface_voxels,
+                       presegmentation_dice=dice)  # fmt: skip
+
+    def _refuse(self, handed: Handed, digest: str, sentence: str) -> None:
+        self.complaints.append(Complaint(handed.shown, sentence, handed.case))
+        record = {"file": handed.shown, "sha256": digest, "sentence": sentence}
+        if not any({**known, "time": ""} == {**record, "time": ""} for known in self.ledger.refused):
+            self.ledger.refused.append({**record, "time": now()})
+
+    def _decline(self, notes: Notes) -> None:
+        declined = {}
+        for case, why in notes.declined.items():
+            if self.ledger.labels.get(case):
+                sentence = f"{LABELS_FOLDER}/declined.txt: {case} has a label, which counts."
+                self.complaints.append(Complaint(f"{LABELS_FOLDER}/declined.txt", sentence, case))
+                continue
+            known = self.ledger.declined.get(case)
+            if known is None:
+                logger.info("%s is declined (%s) and leaves the pool.", case, why)
+            declined[case] = {"reason": why, "time": known["time"] if known else now()}
+        self.ledger.declined = declined
+
+    def _compare_annotators(self) -> None:
+        """Dice of the first two annotators of a case, where two have labelled it."""
+        for case in self.ledger.labelled:
+            current = {slot: label for slot, label in self.ledger.current(case).items() if slot}
+            for first, second in list(combinations(current.values(), 2))[:1]:
+                files = [first.file, second.file]
+                if self.ledger.agreement.get(case, {}).get("files") != files:
+                    one, other = (read_classes(self.root / file) for file in files)
+                    dice = agreement(one, other, self.classes)
+                    found = ", ".join(
+                        f"{name} {'–' if value is None else f'{value:.3f}'}" for name, value in dice.items()
+                    )
+                    logger.info("%s: %s and %s agree to a Dice of %s.", case, first.slot, second.slot, found)
+                    self.ledger.agreement[case] = {
+                        "annotators": [first.slot, second.slot],
+                        "files": files,
+                        "dice": dice,
+                    }
+
+
+def _suffix(path: Path) -> str:
+    return next(suffix for suffix in NIFTI_SUFFIXES if path.name.endswith(suffix))

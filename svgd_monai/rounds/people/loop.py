@@ -1,0 +1,250 @@
+"""The loop in which people label.
+
+A command does what can be done and ends with a sentence that says what people are to do; the same command goes on.
+Every decision is a fact in a file, written whole or not at all, and everything else follows from these files:
+
+    labels_accepted/<case>.<hash>.nii.gz    a label that was accepted, by its content; never changed
+    ledger.json                             labels accepted and refused, declines, and the cases of each worklist
+    worklist/round_NNN/                     what people work on; complete when ledger.json has the list's cases
+    round_NNN/datalist.json                 round NNN has begun: its training list and its validation cases, which from
+                                            then on depend on nothing that arrives
+    round_NNN/committee.pt, metrics.json, queries.json (scores.csv in the last round): its stages, as in every run
+
+From these, a run is in one of four states, and a command takes it from one to the next as long as it can:
+
+    nothing labelled, no worklist           -> cold start: worklist/round_000
+    worklist r out, too few labels back     -> wait
+    enough labels for round r               -> datalist.json of round r
+    round r has begun                       -> train, measure, score; worklist/round_(r+1), or the end
+
+Labels are taken in at the start of a command and after each round. What a kill cuts off is done again with the same
+result, for whatever it depends on is in a file by then: the copies of labels before the ledger names them, a worklist's
+files before the ledger lists it, the data list before its round.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from svgd_monai.data import RoundDatalist, write_datalist
+from svgd_monai.data.datalist import MSDDataset, read_datalist
+from svgd_monai.data.entries import Item
+from svgd_monai.data.people import PeopleData
+from svgd_monai.files import write_csv, write_json, write_text
+from svgd_monai.report.run_page import write_run_page
+from svgd_monai.rounds.curve import curve_columns, curve_row
+from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound
+from svgd_monai.rounds.lock import run_lock
+from svgd_monai.rounds.log import log_end, log_round
+from svgd_monai.rounds.loop import ActiveLearning
+from svgd_monai.rounds.people.advice import ADVICE_FILE, advise, pool_state
+from svgd_monai.rounds.people.intake import Intake
+from svgd_monai.rounds.people.ledger import PeopleLedger, training_list
+from svgd_monai.rounds.people.notes import Complaint
+from svgd_monai.rounds.people.selection import choose_validation
+from svgd_monai.rounds.people.sheet import SHEET_FILE, summary
+from svgd_monai.rounds.people.state import admit, dataset_of, find_cases, read_people_ledger, read_rounds, with_content
+from svgd_monai.rounds.people.worklists import Worklists
+from svgd_monai.rounds.prepare import prepare_items
+from svgd_monai.rounds.round import Round
+from svgd_monai.rounds.run_folder import people_record
+
+logger = logging.getLogger(__name__)
+
+#: Without validation no epoch validates, and the last committee is kept.
+_NO_VALIDATION: dict[str, Any] = {"validate#evaluator": None, "val_interval": 1 << 30}
+
+
+class PeopleLearning(ActiveLearning):
+    """Rounds whose labels people make; see the module for the state that a run's folder holds.
+
+    Args are those of :class:`~svgd_monai.rounds.loop.ActiveLearning`, with ``oracle: people`` in the settings.
+
+    Attributes:
+        people: the state of the labels.
+        data: the cases.
+        classes: name of each label value, background 0 included.
+        worklists: what has been asked for.
+    """
+
+    people: PeopleLedger
+    data: PeopleData
+    classes: dict[int, str]
+    worklists: Worklists
+    dataset: MSDDataset
+    complaints: Sequence[Complaint] = ()
+
+    def run(self) -> None:
+        """Do what can be done, and say what people are to do next.
+
+        Raises:
+            SvgdMonaiError: anything that the user can mend; nothing half-written stays.
+        """
+        metadata = Path(self.components["bundle_root"]) / "configs/metadata.json"
+        data, self.classes = find_cases(self.settings, metadata)
+        with run_lock(self.folder.root):
+            self.folder.remove_temporaries()
+            self.data = data.checked(self.classes, self.settings["cache_dir"], self.settings["in_channels"])
+            finished = self.folder.open(people_record(self.settings, self.components, self.classes))
+            self.people = read_people_ledger(self.folder.ledger_file)
+            admit(self.people, self.data)
+            self.dataset = dataset_of(self.folder.root, self.data, self.classes, self.settings["in_channels"])
+            read_rounds(self.people, self._begun(), self.dataset)
+            self.worklists = Worklists(self.folder, self.stages, self.settings, self.classes, self.people, self.data)
+            self._take_in()
+            try:
+                if finished:
+                    logger.info("The run in %s is finished; more rounds would go on with it.", self.folder.root)
+                    return
+                items = [{**item, "fingerprint": self.data.fingerprint(case)} for case, item in self.data.pool.items()]
+                preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
+                prepare_items(items, preprocessing, Path(self.settings["cache_dir"]) / "volumes")
+                self._go_on()
+            finally:
+                if self.writer is not None:
+                    self.writer.close()
+                self.worklists.write_sheets(self.complaints)
+                write_run_page(self.folder.root)
+
+    def _take_in(self) -> None:
+        more = self.settings["labels"]
+        intake = Intake(
+            self.folder.root,
+            self.people,
+            self.data,
+            self.classes,
+            self.settings["in_channels"],
+            self.settings["annotators"] or [],
+            self.settings["annotator"],
+            None if more is None else Path(more).absolute(),
+        )
+        said = {complaint.sentence for complaint in self.complaints}
+        self.complaints = intake.take(self.worklists.assignments())
+        for complaint in self.complaints:
+            if complaint.sentence not in said:
+                logger.warning("%s", complaint.sentence)
+        write_json(self.folder.ledger_file, self.people.as_dict())
+
+    def _begun(self) -> list[Round]:
+        rounds: list[Round] = []
+        while (each := self._round(len(rounds))).datalist_file.is_file():
+            rounds.append(each)
+        return rounds
+
+    def _go_on(self) -> None:
+        number = 0
+        while number < len(self.people.training) or self._may_begin(number):
+            if number == len(self.people.training):
+                self._begin(number)
+            datalist = read_datalist(self._round(number).datalist_file, self.dataset)
+            final = number == self.rounds or not datalist.unlabeled
+            # Its worklist, or the record's "finished", is written when the hooks have been called.
+            new = final or len(self.people.worklists) <= number + 1
+            if new and self.writer is None:  # a command that only waits leaves no event file
+                self.writer = SummaryWriter(str(self.folder.tensorboard))
+            if not self._round(number).complete(final):
+                self._call(BeforeRound, "before_round", number)
+            self._stages(number, final, datalist)
+            self._record(number, final)
+            if new:
+                log_round(self.folder, self.curve[number])
+                logger.info("%s", (self.folder.round(number) / ADVICE_FILE).read_text(encoding="utf-8").strip())
+                self._call(AfterRound, "after_round", number)
+            if final:
+                self._call(AfterRun, "after_run")
+                self.folder.finish()
+                log_end(self.folder, number, self.rounds)
+                return
+            if new:
+                self.worklists.follow(number + 1)
+            number += 1
+            if number == len(self.people.training):
+                self._take_in()
+
+    def _may_begin(self, number: int) -> bool:
+        """Whether enough labels are there for a round; if not, people are told what to do."""
+        people, least = self.people, self.settings["min_new_labels"]
+        if not people.worklists and not people.fresh:
+            self.worklists.follow(0)
+        if not people.worklists or number >= len(people.worklists):
+            return bool(people.fresh)
+        if not people.fresh and not people.outstanding(number):
+            self.worklists.follow(number)  # all were declined: the next best take their place
+        left = people.outstanding(number)
+        if people.fresh and (not left or (least is not None and len(people.fresh) >= least)):
+            return True
+        if not left:
+            logger.info("No case is left to label: all others are declined. The run in %s waits.", self.folder.root)
+            return False
+        logger.info(
+            "Worklist %d, %s To do: %s. Save each label as %s says, and run the same command again.",
+            number, summary(people.worklists[number], people), ", ".join(left),
+            self.worklists.handout.folder(number) / SHEET_FILE,
+        )  # fmt: skip
+        return False
+
+    def _begin(self, number: int) -> None:
+        """Fix what a round works on: its data list is there, and the round has begun."""
+        people, settings = self.people, self.settings
+        used = [case for cases in people.training for case in cases] if settings["warm_start"] else []
+        validation = people.kept_validation
+        if not self.data.validation:
+            sizes = (settings["validation_cases"], settings["min_validation"])
+            validation = choose_validation(people.labelled, people.kept_validation, *sizes, used)
+        previous, drawn = (people.training[-1], people.queries[-1]) if number > 0 else ([], [])
+        training = training_list(previous, drawn, people.labelled, validation)
+        datalist = RoundDatalist(
+            training=[self._labelled(case) for case in training],
+            validation=[*(self._labelled(case) for case in validation), *self.data.validation.values()],
+            test=list(self.data.test.values()),
+            unlabeled=[self.data.pool[case] for case in people.unlabelled],
+        )
+        write_datalist(self._round(number).datalist_file, datalist, self.dataset)
+        people.training.append(training)
+        people.validation.append(validation)
+        write_json(self.folder.ledger_file, people.as_dict())
+
+    def _labelled(self, case: str) -> Item:
+        return {**self.data.pool[case], "label": str(self.folder.root.absolute() / self.people.label(case).file)}
+
+    def _stages(self, number: int, final: bool, datalist: RoundDatalist) -> None:
+        """Train, measure and score; what is complete already is passed over."""
+        stages = self._round(number)
+        if stages.complete(final):
+            return
+        stages.keys |= {"datalist": with_content(datalist, self.data), "class_names": MappingProxyType(self.classes)}
+        if not stages.trained:
+            logger.info(
+                "Round %d of %d: training on %d labelled cases (%d items), validating on %d.",
+                number, self.rounds, len({i["case"] for i in datalist.training}), len(datalist.training),
+                len(datalist.validation),
+            )  # fmt: skip
+        stages.train(self.settings["warm_start"], **({} if datalist.validation else _NO_VALIDATION))
+        if datalist.validation or datalist.test:
+            stages.measure()
+        else:
+            stages.measure_nothing(self.classes)
+        if datalist.unlabeled or self.settings["keep_labelled"]:
+            stages.score(final)
+        else:
+            stages.score_nothing()
+
+    def _record(self, number: int, final: bool) -> None:
+        """The round's row of the curve, its queries in the ledger, and its advice."""
+        people, stages = self.people, self._round(number)
+        row = curve_row(stages.folder, number, people.unique_labels(number), len(people.training[number]))
+        self.curve.append(row)
+        write_csv(self.folder.curve_file, curve_columns([n for v, n in self.classes.items() if v > 0]), self.curve)
+        if not final and len(people.queries) == number:
+            people.queries.append(stages.queries())
+            write_json(self.folder.ledger_file, people.as_dict())
+        if not (stages.folder / ADVICE_FILE).is_file():
+            pool = [pool_state(self.folder.round(each)) for each in range(number + 1)]
+            text = advise(self.curve, pool, people.agreement_with_presegmentation(number), self.settings["stop_gain"])
+            write_text(stages.folder / ADVICE_FILE, text + "\n")

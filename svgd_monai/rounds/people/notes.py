@@ -1,0 +1,108 @@
+"""The text files that people put beside their labels: what they decline, what is empty, what needs no correction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from svgd_monai.data.nifti import case_id
+from svgd_monai.files import reason
+
+#: ``<case>: <reason>`` a line; the other two hold a case a line.
+DECLINED_FILE, EMPTY_FILE, CONFIRMED_FILE = NOTES = ("declined.txt", "empty.txt", "confirmed.txt")
+_SEPARATORS = " \t:,;"
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """Why something that a person handed in was not taken.
+
+    Attributes:
+        file: the file, as the person knows it.
+        sentence: the reason, which names the file.
+        case: the case, where it is known.
+    """
+
+    file: str
+    sentence: str
+    case: str | None = None
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What the text files say.
+
+    Attributes:
+        declined: the reason, by case.
+        empty: cases that hold nothing to label.
+        confirmed: cases whose pre-segmentation is right as it is.
+        complaints: lines that say nothing.
+    """
+
+    declined: dict[str, str] = field(default_factory=dict)
+    empty: set[str] = field(default_factory=set)
+    confirmed: set[str] = field(default_factory=set)
+    complaints: list[Complaint] = field(default_factory=list)
+
+
+def read_notes(folder: Path, cases: Collection[str]) -> Notes:
+    """Read the text files of a folder, those that are there.
+
+    Args:
+        folder: ``labels/``.
+        cases: the case ids that exist.
+    """
+    notes = Notes()
+    for case, rest, where in _lines(folder / DECLINED_FILE, cases, notes.complaints):
+        if rest:
+            notes.declined[case] = rest
+        else:
+            sentence = f"{where}: say why {case} is declined, as in `{case}: motion`; without a reason it is not."
+            notes.complaints.append(Complaint(f"labels/{DECLINED_FILE}", sentence, case))
+    notes.empty.update(case for case, _, _ in _lines(folder / EMPTY_FILE, cases, notes.complaints))
+    notes.confirmed.update(case for case, _, _ in _lines(folder / CONFIRMED_FILE, cases, notes.complaints))
+    return notes
+
+
+def _lines(path: Path, cases: Collection[str], complaints: list[Complaint]) -> list[tuple[str, str, str]]:
+    """Case, rest of the line, and place, of each line that begins with a case; others are complained of."""
+    shown = f"labels/{path.name}"
+    if not path.is_file():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        complaints.append(Complaint(shown, f"{shown} cannot be read as UTF-8 text ({reason(error)})."))
+        return []
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        content = line.strip()
+        if not content or content.startswith("#"):
+            continue
+        where = f"{shown}, line {number}"
+        case = _leading_case(content, cases)
+        if case is None:
+            complaints.append(Complaint(shown, f"{where}: there is no case of the name {_first(content)!r}."))
+        else:
+            rest = re.sub(r"^\.nii(\.gz)?", "", content[len(case) :]).strip(_SEPARATORS)
+            found.append((case, rest, where))
+    return found
+
+
+def _leading_case(line: str, cases: Collection[str]) -> str | None:
+    """The longest case that the line begins with: ids may hold any letter that file names may."""
+    for end in range(len(line), 0, -1):
+        ends = end == len(line) or line[end] in _SEPARATORS
+        if ends and (case := _known(line[:end], cases)):
+            return case
+    return None
+
+
+def _known(word: str, cases: Collection[str]) -> str | None:
+    return next((name for name in (word, case_id(word)) if name in cases), None)
+
+
+def _first(line: str) -> str:
+    return re.split(r"[\s:,;]", line, maxsplit=1)[0]

@@ -1,0 +1,123 @@
+"""Which cases go on a worklist, why, and who labels them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from svgd_monai.data.splits import HELD_OUT_LIMIT
+from svgd_monai.rounds.people.ledger import Entry
+
+
+def next_cases(
+    scores: Sequence[Mapping[str, str]], queries: Sequence[str], eligible: Sequence[str], count: int
+) -> list[str]:
+    """The queried cases that cost a label, topped up with the next best.
+
+    A labelled case that was drawn again is not on the list: it gains weight in training at no label.
+
+    Args:
+        scores: rows of ``scores.csv``, in rank order.
+        queries: the chosen cases, best first.
+        eligible: the cases that may be put on the list.
+        count: cases wanted; fewer where there are fewer.
+    """
+    ranked = [row["case"] for row in sorted(scores, key=lambda row: int(row["rank"]))]
+    allowed = set(eligible)
+    return [case for case in dict.fromkeys((*queries, *ranked)) if case in allowed][:count]
+
+
+def assign(
+    cases: Sequence[str],
+    annotators: Sequence[str],
+    double: int,
+    number: int,
+    known: Mapping[str, Sequence[str]],
+) -> dict[str, tuple[str, ...]]:
+    """Who labels each case.
+
+    Cases go round among the annotators, who begins changes from list to list; a case that somebody has been asked for
+    already stays with that person. The cases with two annotators are drawn by a hash of their ids, not by rank, so that
+    their agreement speaks for all.
+
+    Args:
+        cases: in rank order.
+        annotators: the names; none assigns nobody.
+        double: how many cases get two annotators.
+        number: of the worklist.
+        known: who was asked for a case before.
+    """
+    if not annotators:
+        return dict.fromkeys(cases, ())
+    drawn = sorted(cases, key=lambda case: hashlib.sha256(f"double/{number}/{case}".encode()).digest())
+    doubled = set(drawn[:double]) if len(annotators) > 1 else set()
+    result: dict[str, tuple[str, ...]] = {}
+    load = dict.fromkeys(annotators, 0)
+    turn = [annotators[(number + place) % len(annotators)] for place in range(len(annotators))]
+    for case in cases:
+        asked = [name for name in known.get(case, ()) if name in load]
+        wanted = 2 if case in doubled else 1
+        while len(asked) < wanted:
+            asked.append(min((name for name in turn if name not in asked), key=lambda name: load[name]))
+        for name in asked:
+            load[name] += 1
+        result[case] = tuple(asked)
+    return result
+
+
+def choose_validation(
+    labelled: Sequence[str], kept: Sequence[str], size: int | None, least: int, barred: Collection[str] = ()
+) -> list[str]:
+    """The validation cases of a round, from what people have labelled.
+
+    A case once among them stays. New ones are drawn by a hash of their ids, so that they are not the most uncertain
+    ones only; one labelled case is always left to train on.
+
+    Args:
+        labelled: the labelled cases.
+        kept: the validation cases so far, labelled ones.
+        size: how many there should be; None: a fifth of the labelled cases, at most 50.
+        least: labelled cases below which there is no validation.
+        barred: cases that may not be drawn.
+    """
+    count = len(labelled)
+    if count < least:
+        return list(kept)
+    wanted = min(max(count // 5, 1), HELD_OUT_LIMIT) if size is None else size
+    free = set(labelled) - set(kept) - set(barred)
+    drawn = sorted(free, key=lambda case: hashlib.sha256(f"validation/{case}".encode()).digest())
+    return [*kept, *drawn[: max(min(wanted, count - 1) - len(kept), 0)]]
+
+
+def cold_entry(case: str, shared: float | None, rank: int, diverse: bool) -> Entry:
+    """Why a case is among the first."""
+    if not diverse:
+        why = "drawn at random"
+    elif rank == 1:
+        why = "drawn as the first; the others are chosen to be unlike it"
+    elif shared is None:
+        why = "its image is constant after preprocessing; nothing better was left"
+    else:
+        why = f"unlike the cases above: it shares at most {shared:.3f} nats with any of them"
+    return Entry(case, why=why, terms={"mutual_information": shared})
+
+
+def scored_entry(row: Mapping[str, str], place: int, unlabelled: int, queried: bool) -> Entry:
+    """Why a case of the pool is on the list; expected structures are added with the pre-segmentation.
+
+    Args:
+        row: of ``scores.csv``.
+        place: the case's place among the unlabelled by uncertainty.
+        unlabelled: how many these are.
+        queried: whether the strategy chose it, or it tops the list up.
+    """
+    terms: dict[str, Any] = {
+        key: float(row[key]) if row[key] else None for key in ("score", "uncertainty", "mutual_information")
+    }
+    why = f"uncertainty {terms['uncertainty']:.4f}, place {place} of {unlabelled}"
+    if terms["mutual_information"] is not None:
+        why += f"; shares {terms['mutual_information']:.3f} nats with the labelled set"
+    if not queried:
+        why += "; next best, for a case that was drawn again costs no label"
+    return Entry(row["case"], why=why, terms=terms)

@@ -1,0 +1,99 @@
+"""``worklist.md``: a worklist for people to read, written anew by every command, with what has become of each case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from svgd_monai.files import write_text
+from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Table
+from svgd_monai.report.page import markdown_text as plain
+from svgd_monai.report.text import count
+from svgd_monai.rounds.people.handout import slots
+from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
+from svgd_monai.rounds.people.notes import Complaint
+
+SHEET_FILE = "worklist.md"
+HOW = (
+    "Open each image, with its pre-segmentation where there is one, correct or draw the label, and save it on the "
+    "image's own grid under the name in the column 'save as', below the run's folder. Then run the same command again: "
+    "it takes what has arrived."
+)
+NOTES = (
+    "labels/empty.txt: a line with the case, when there is nothing to label in it (its label is then all background).",
+    "labels/confirmed.txt: a line with the case, when its pre-segmentation, handed back unchanged, is right.",
+    "labels/declined.txt: a line with `case: reason`, when it cannot be labelled; it leaves the pool.",
+    "worklist.csv: the column 'minutes' is yours to fill in, and the annotator's name where it is missing.",
+)
+
+
+class _Preview:
+    """The picture beside the sheet, by its name."""
+
+    def __init__(self, case: str, why: str) -> None:
+        self.case, self.why = case, why
+
+    def markdown(self) -> str:
+        """As Markdown."""
+        return f"![{plain(self.case)}](<{self.case}.png>)\n\n{plain(f'{self.case}: {self.why}')}"
+
+    def html(self) -> str:
+        """The sheet is Markdown only."""
+        return ""
+
+
+def write_sheet(folder: Path, number: int, ledger: PeopleLedger, complaints: Sequence[Complaint]) -> Path:
+    """Write a worklist's sheet.
+
+    Args:
+        folder: the worklist's.
+        number: its number.
+        ledger: of the run.
+        complaints: what this command has not taken. All stand on the newest sheet, on others those of their cases.
+    """
+    entries = ledger.worklists[number]
+    cases = {entry.case for entry in entries}
+    newest = number == len(ledger.worklists) - 1
+    mine = [complaint for complaint in complaints if newest or complaint.case in cases]
+    rows = [
+        [str(rank), entry.case, annotator or "", save_as, state_of(entry.case, save_as, ledger, complaints), entry.why]
+        for rank, entry in enumerate(entries, start=1)
+        for annotator, save_as in slots(entry)
+    ]
+    blocks: list[Block] = [Paragraph(HOW), Items(NOTES)]
+    if mine:
+        blocks += [Heading("Not taken"), Items([complaint.sentence for complaint in mine])]
+    blocks += [
+        Heading("Cases"),
+        Table(summary(entries, ledger), ["rank", "case", "annotator", "save as", "state", "why"], rows),
+        Heading("Where to look first"),
+        *(_Preview(entry.case, entry.why) for entry in entries),
+    ]
+    return write_text(folder / SHEET_FILE, Page(f"Worklist {number}", blocks).markdown())
+
+
+def summary(entries: Sequence[Entry], ledger: PeopleLedger) -> str:
+    """How far a worklist has come."""
+    back = sum(bool(ledger.labels.get(entry.case)) for entry in entries)
+    declined = sum(entry.case in ledger.declined for entry in entries)
+    return (
+        f"{count(len(entries), 'case')}: {back} labelled, {declined} declined, {len(entries) - back - declined} to do."
+    )
+
+
+def state_of(case: str, save_as: str, ledger: PeopleLedger, complaints: Sequence[Complaint]) -> str:
+    """What has become of the label that belongs at ``save_as``."""
+    if case in ledger.declined:
+        return f"declined: {ledger.declined[case]['reason']}"
+    parts = save_as.split("/")
+    folder = save_as.removesuffix(parts[-1])
+    about = [c for c in complaints if c.case == case and c.file.startswith(folder) and not c.file.endswith(".txt")]
+    refused = about[0].sentence if about else None
+    current = ledger.current(case)
+    slot = parts[1] if len(parts) > 2 else ""
+    label = current.get(slot) or (next(iter(current.values()), None) if len(parts) == 2 else None)
+    if label is not None:
+        by = f" by {label.annotator}" if label.annotator else ""
+        taken = f"accepted{by}, {label.time}"
+        return taken if refused is None else f"{taken}; a later file is refused: {refused}"
+    return "to do" if refused is None else f"refused: {refused}"

@@ -1,0 +1,124 @@
+"""The ledger of a run in which people label, put together from what lies in the run's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from svgd_monai.data.datalist import MSDDataset, RoundDatalist, read_datalist
+from svgd_monai.data.entries import Item
+from svgd_monai.data.nifti import read_bytes
+from svgd_monai.data.people import PeopleData, find_people_data
+from svgd_monai.errors import RunFolderError, SettingsError
+from svgd_monai.evaluation import named_classes
+from svgd_monai.files import read_json
+from svgd_monai.rounds.people.ledger import PeopleLedger
+from svgd_monai.rounds.round import Round
+
+logger = logging.getLogger(__name__)
+
+
+def find_cases(settings: Mapping[str, Any], metadata: Path) -> tuple[PeopleData, dict[int, str]]:
+    """The cases and the classes of a run; no volume is read, nothing is written.
+
+    Args:
+        settings: the loop's.
+        metadata: the bundle's ``metadata.json``, which names the classes where ``classes`` does not.
+
+    Raises:
+        SettingsError: a key that is needed is missing.
+        DataError: a folder or a file is.
+    """
+    if settings["images"] is None:
+        raise SettingsError("images: with oracle: people, name the folder of the images to label.")
+    if settings["double_annotated"] and len(settings["annotators"] or ()) < 2:
+        raise SettingsError("double_annotated: two annotators are needed; name them in annotators.")
+    classes = named_classes(settings["classes"], settings["num_classes"], metadata)
+    return find_people_data(settings["images"], settings["validation"], settings["test"]), classes
+
+
+def read_people_ledger(file: Path) -> PeopleLedger:
+    """The ledger as its file holds it; an empty one where there is none.
+
+    Raises:
+        RunFolderError: the file is damaged, or of another kind of run.
+    """
+    return PeopleLedger.from_dict(read_json(file)) if file.is_file() else PeopleLedger()
+
+
+def admit(ledger: PeopleLedger, data: PeopleData) -> None:
+    """Compare the cases with those that the run knows, and take in images that are new.
+
+    A team's pool grows; what a run has begun with must neither go nor change.
+
+    Raises:
+        RunFolderError: an image is gone or has changed, or a held-out set is not the one that it was.
+    """
+    for role in ("validation", "test"):
+        known = ledger.held_out[role]
+        found = {case: data.fingerprint(case) for case in getattr(data, role)}
+        if known and found != known:
+            case = sorted(case for case in {*known, *found} if known.get(case) != found.get(case))[0]
+            raise RunFolderError(
+                f"{role}: the set is not the one that the run was started with, they differ in the case {case}; it is "
+                "fixed for a run."
+            )
+        ledger.held_out[role] = found
+    images = {case: data.fingerprint(case) for case in data.pool}
+    held_out = {**dict.fromkeys(data.validation, "validation"), **dict.fromkeys(data.test, "test")}
+    for case, digest in ledger.images.items():
+        if case in held_out and ledger.labels.get(case):
+            raise RunFolderError(
+                f"{held_out[case]}: people have labelled the case {case} for the run; it cannot be held out now."
+            )
+        if images.get(case, digest) != digest:
+            raise RunFolderError(f"images: the image of the case {case} is not the one that the run knows.")
+        if case not in images and case not in held_out:
+            raise RunFolderError(f"images: the image of the case {case}, which the run knows, is gone.")
+    new = sorted(set(images) - set(ledger.images))
+    if new and ledger.images:
+        logger.info("%d new images join the pool: %s.", len(new), ", ".join(new))
+    ledger.images = dict(sorted(images.items()))
+
+
+def dataset_of(root: Path, data: PeopleData, classes: Mapping[int, str], channels: int) -> MSDDataset:
+    """The run as a data set whose pool has no labels: those stand in the rounds' data lists."""
+    return MSDDataset(root.absolute(), "people", dict(classes), channels, data.items)
+
+
+def with_content(datalist: RoundDatalist, data: PeopleData) -> RoundDatalist:
+    """The items with the hash of their files' content as ``fingerprint``.
+
+    Raises:
+        RunFolderError: an accepted label is not what it was when it was accepted.
+    """
+    return RoundDatalist(*(
+        [_with_content(item, data) for item in items]
+        for items in (datalist.training, datalist.validation, datalist.test, datalist.unlabeled)
+    ))  # fmt: skip
+
+
+def _with_content(item: Item, data: PeopleData) -> Item:
+    fingerprint = data.fingerprint(item["case"])
+    if "label" in item and "+" not in fingerprint:
+        label = Path(item["label"])
+        digest = hashlib.sha256(read_bytes(label)).hexdigest()
+        if f".{digest[:12]}." not in label.name:
+            raise RunFolderError(f"{label} is not the label that was accepted; somebody has changed it.")
+        fingerprint = f"{fingerprint}+{digest}"
+    return {**item, "fingerprint": fingerprint}
+
+
+def read_rounds(ledger: PeopleLedger, rounds: list[Round], dataset: MSDDataset) -> None:
+    """Take the rounds' training lists, validation cases and queries from their own files into the ledger."""
+    ledger.training, ledger.validation, ledger.queries = [], [], []
+    for each in rounds:
+        datalist = read_datalist(each.datalist_file, dataset)
+        ledger.training.append([item["case"] for item in datalist.training])
+        held_out = ledger.held_out["validation"]
+        ledger.validation.append([item["case"] for item in datalist.validation if item["case"] not in held_out])
+        if each.scored(final=False):
+            ledger.queries.append(each.queries())

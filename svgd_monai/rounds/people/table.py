@@ -1,0 +1,86 @@
+"""``worklist.csv``: written once, then the team's own to fill in, with whatever spreadsheet it has."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from svgd_monai.files import reason
+from svgd_monai.rounds.people.notes import Complaint
+
+WORKLIST_FILE = "worklist.csv"
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """What the worklists say, the newest last.
+
+    Attributes:
+        annotators: by case, where one alone labels it.
+        minutes: by case, or by annotator/case where two label it.
+        complaints: of a table that cannot be read, or of minutes that are no number.
+    """
+
+    annotators: dict[str, str] = field(default_factory=dict)
+    minutes: dict[str, float] = field(default_factory=dict)
+    complaints: list[Complaint] = field(default_factory=list)
+
+
+def read_assignments(paths: Iterable[Path]) -> Assignments:
+    """Read the tables that are there.
+
+    Args:
+        paths: of ``worklist.csv``, oldest first.
+    """
+    result = Assignments()
+    for path in paths:
+        shown = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
+        if not path.is_file():
+            continue
+        try:
+            rows = read_table(path)
+        except (OSError, ValueError, csv.Error) as error:
+            sentence = f"{shown} cannot be read ({reason(error)}); annotators and minutes in it do not count."
+            result.complaints.append(Complaint(shown, sentence))
+            continue
+        for row in rows:
+            _read_row(row, rows, shown, result)
+    return result
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that a spreadsheet may have saved: with commas, semicolons or tabs, with a byte-order mark.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not UTF-8, or has no column ``case``.
+    """
+    text = path.read_text(encoding="utf-8-sig")
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval=""))
+    if rows and "case" not in rows[0]:
+        raise ValueError("no column 'case'")
+    return [{str(key): value or "" for key, value in row.items() if isinstance(value, str)} for row in rows]
+
+
+def _read_row(row: dict[str, str], rows: list[dict[str, str]], shown: str, result: Assignments) -> None:
+    case, annotator = row["case"].strip(), row.get("annotator", "").strip()
+    double = sum(other["case"].strip() == case for other in rows) > 1
+    if annotator and not double:
+        result.annotators[case] = annotator
+    minutes = row.get("minutes", "").strip()
+    if not minutes:
+        return
+    try:
+        value = float(minutes.replace(",", "."))
+        if not 0 <= value < float("inf"):
+            raise ValueError
+    except ValueError:
+        sentence = f"{shown}: {minutes!r} minutes for {case} is not a number."
+        result.complaints.append(Complaint(shown, sentence, case))
+    else:
+        result.minutes[f"{annotator}/{case}" if double else case] = value

@@ -1,0 +1,111 @@
+"""The worklists of a run: the cold start's, and after each round the next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from svgd_monai.acquisition.cold_start import farthest_first, random_order
+from svgd_monai.acquisition.handler import SCORES_FILE
+from svgd_monai.data import RoundDatalist
+from svgd_monai.data.entries import Item
+from svgd_monai.data.people import PeopleData
+from svgd_monai.files import read_csv, write_json
+from svgd_monai.rounds.people.handout import Handout
+from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
+from svgd_monai.rounds.people.notes import Complaint
+from svgd_monai.rounds.people.selection import assign, cold_entry, next_cases, scored_entry
+from svgd_monai.rounds.people.sheet import write_sheet
+from svgd_monai.rounds.people.table import Assignments, read_assignments
+from svgd_monai.rounds.run_folder import RunFolder
+from svgd_monai.rounds.stages import Stages
+from svgd_monai.seeding import derive_seed
+
+logger = logging.getLogger(__name__)
+
+
+class Worklists:
+    """Chooses the cases that people are to label next, hands them out, and notes it in the ledger.
+
+    Args:
+        folder: the run's.
+        stages: the bundle's.
+        settings: the loop's.
+        classes: name of each label value, background 0 included.
+        ledger: of the run; changed in place, and written when a list is complete.
+        data: the cases.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        stages: Stages,
+        settings: Mapping[str, Any],
+        classes: Mapping[int, str],
+        ledger: PeopleLedger,
+        data: PeopleData,
+    ) -> None:
+        self.folder = folder
+        self.stages = stages
+        self.settings = settings
+        self.ledger = ledger
+        self.data = data
+        self.handout = Handout(folder.root, stages, settings, classes)
+
+    def assignments(self) -> Assignments:
+        """What people have written into the tables."""
+        return read_assignments(self.handout.tables(len(self.ledger.worklists)))
+
+    def follow(self, number: int) -> None:
+        """Hand out a worklist, or add to one of which every case was declined.
+
+        Args:
+            number: of the worklist: 0 is the cold start, r + 1 is what round r asks for.
+        """
+        while len(self.ledger.worklists) <= number:  # a run that starts from labels has no cold start
+            self.ledger.worklists.append([])
+        listed = self.ledger.worklists[number]
+        eligible = sorted(set(self.ledger.unlabelled) - {entry.case for entry in listed})
+        entries = self._cold(eligible) if number == 0 else self._scored(number - 1, eligible)
+        double = min(int(self.settings["double_annotated"]), len(entries))
+        known = {case: entry.annotators for case in eligible if (entry := self.ledger.entry(case)) is not None}
+        annotators = self.settings["annotators"] or []
+        asked = assign([entry.case for entry in entries], annotators, double, number, known)
+        entries = [replace(entry, annotators=asked[entry.case]) for entry in entries]
+        if entries:
+            committee = None if number == 0 else self.folder.committee(number - 1)
+            entries = self.handout.write(number, entries, self.data.pool, committee)
+        self.ledger.worklists[number] = [*listed, *entries]
+        write_json(self.folder.ledger_file, self.ledger.as_dict())
+
+    def write_sheets(self, complaints: Sequence[Complaint]) -> None:
+        """Write every worklist's sheet."""
+        for number, entries in enumerate(self.ledger.worklists):
+            if entries:
+                write_sheet(self.handout.folder(number), number, self.ledger, complaints)
+
+    def _cold(self, eligible: Sequence[str]) -> list[Entry]:
+        count, seed = int(self.settings["initial_labelled"]), derive_seed(self.settings["seed"], "cold start")
+        if self.settings["cold_start"] == "random":
+            chosen: list[tuple[str, float | None]] = [(case, None) for case in random_order(eligible, seed)[:count]]
+        else:
+            items: list[Item] = [
+                {**item, "fingerprint": self.data.fingerprint(case)} for case, item in self.data.pool.items()
+            ]
+            parser = self.stages.parser("acquire", datalist=RoundDatalist([], [], [], items))
+            pairs = parser.get_parsed_content("information").pairs
+            chosen = farthest_first(eligible, pairs, count, seed)
+        diverse = self.settings["cold_start"] == "diversity"
+        return [cold_entry(case, shared, rank, diverse) for rank, (case, shared) in enumerate(chosen, start=1)]
+
+    def _scored(self, number: int, eligible: Sequence[str]) -> list[Entry]:
+        rows = read_csv(self.folder.round(number) / SCORES_FILE)
+        queries = self.ledger.queries[number]
+        by_case = {row["case"]: row for row in rows}
+        unlabelled = [row for row in rows if row["labelled"] == "false"]
+        by_uncertainty = sorted(unlabelled, key=lambda row: -float(row["uncertainty"]))
+        place = {row["case"]: rank for rank, row in enumerate(by_uncertainty, start=1)}
+        chosen = next_cases(rows, queries, eligible, int(self.settings["queries_per_round"]))
+        return [scored_entry(by_case[case], place[case], len(unlabelled), case in queries) for case in chosen]

@@ -1,0 +1,110 @@
+"""The stages of one round, each run once: what has left its file is passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from svgd_monai.acquisition.handler import COLUMNS, QUERIES_FILE, RANKING_COLUMNS, SCORES_FILE
+from svgd_monai.errors import RunFolderError
+from svgd_monai.evaluation.cases import case_rows, summarise_results
+from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
+from svgd_monai.files import read_json, write_csv, write_json
+from svgd_monai.rounds.curve import TIMES_FILE
+from svgd_monai.rounds.run_folder import RunFolder
+from svgd_monai.rounds.stages import Stages
+
+DATALIST_FILE = "datalist.json"
+
+
+class Round:
+    """A round's folder and what has yet to be done in it.
+
+    Args:
+        run: the run's folder.
+        stages: the bundle's stages.
+        number: the round.
+        keys: further keys of all its stages.
+    """
+
+    def __init__(self, run: RunFolder, stages: Stages, number: int, **keys: Any) -> None:
+        self.run = run
+        self.stages = stages
+        self.number = number
+        self.folder = run.round(number)
+        self.datalist_file = self.folder / DATALIST_FILE
+        self.keys = {
+            "round": number,
+            "stage_dir": str(self.folder),
+            "datalist_file": str(self.datalist_file),
+            "committee_file": str(run.committee(number)),
+            **keys,
+        }
+
+    @property
+    def trained(self) -> bool:
+        """Whether its committee is there."""
+        return self.run.committee(self.number).is_file()
+
+    @property
+    def measured(self) -> bool:
+        """Whether its measurements are there."""
+        return (self.folder / METRICS_FILE).is_file()
+
+    def scored(self, final: bool) -> bool:
+        """Whether its pool has been scored and, but in the final round, queried."""
+        return (self.folder / (SCORES_FILE if final else QUERIES_FILE)).is_file()
+
+    def complete(self, final: bool) -> bool:
+        """Whether every stage has left its file."""
+        return all((self.trained, self.measured, self.scored(final)))
+
+    def train(self, warm_start: bool, **keys: Any) -> None:
+        """Train its committee, with ``warm_start`` from the one of the round before."""
+        if not self.trained:
+            warm = warm_start and self.number > 0
+            initial = str(self.run.committee(self.number - 1)) if warm else None
+            self._timed("train", initial_committee=initial, model_file=None, **keys)
+
+    def measure(self) -> None:
+        """Measure its committee."""
+        if not self.measured:
+            self._timed("evaluate")
+
+    def measure_nothing(self, classes: Mapping[int, str]) -> None:
+        """Without a validation and a test case there are files of nothing; ``classes`` as ``dataset.json`` has them."""
+        if not self.measured:
+            columns, rows = case_rows({}, {}, classes)
+            write_csv(self.folder / CASES_FILE, columns, rows)
+            nothing = summarise_results({}, classes)
+            write_json(self.folder / METRICS_FILE, {"validation": nothing, "test": nothing})
+
+    def score(self, final: bool) -> None:
+        """Score its pool and, but in the final round, query."""
+        if not self.scored(final):
+            self._timed("acquire", query=not final)
+
+    def score_nothing(self) -> None:
+        """An empty pool has an empty ranking."""
+        if self.scored(final=True):
+            return
+        write_csv(self.run.ranking_file, RANKING_COLUMNS, [])
+        write_csv(self.folder / SCORES_FILE, COLUMNS, [])
+
+    def queries(self) -> list[str]:
+        """The chosen cases, best first.
+
+        Raises:
+            RunFolderError: the file is missing or damaged.
+        """
+        path = self.folder / QUERIES_FILE
+        chosen = read_json(path)
+        if not isinstance(chosen, list) or not all(isinstance(case, str) for case in chosen):
+            raise RunFolderError(f"{path} is not a list of case ids.")
+        return chosen
+
+    def _timed(self, stage: str, **keys: Any) -> None:
+        seconds = self.stages.run(stage, **{**self.keys, **keys})
+        path = self.folder / TIMES_FILE
+        times = read_json(path) if path.is_file() else {}
+        write_json(path, {**times, stage: round(seconds, 3)})

@@ -1,0 +1,98 @@
+"""A folder of images to label, and a team's own labelled sets."""
+
+import json
+import logging
+import shutil
+
+import pytest
+
+from svgd_monai.data.people import find_people_data, read_labelled_folder
+from svgd_monai.errors import DataError
+
+CLASSES = {0: "background", 1: "anterior", 2: "posterior"}
+
+
+def case(number):
+    return f"phantom_mr_{number:03d}"
+
+
+@pytest.fixture
+def held_out(phantom_mr, tmp_path):
+    for kind in ("images", "labels"):
+        (tmp_path / f"set/{kind}").mkdir(parents=True)
+        for number in (1, 2):
+            shutil.copy(phantom_mr / f"{kind}Tr/{case(number)}.nii.gz", tmp_path / f"set/{kind}")
+    return tmp_path / "set"
+
+
+@pytest.fixture
+def images(phantom_mr, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3, 7):
+        shutil.copy(phantom_mr / f"imagesTr/{case(number)}.nii.gz", folder)
+    return folder
+
+
+def test_the_pool_has_no_labels_and_a_held_out_set_has(images, held_out, tmp_path):
+    data = find_people_data(images, None, held_out).checked(CLASSES, tmp_path, 1)
+    assert sorted(data.pool) == [case(n) for n in range(3, 7)]
+    assert all("label" not in item for item in data.pool.values())
+    assert sorted(data.test) == [case(1), case(2)]
+    assert data.validation == {}
+    assert data.fingerprint(case(3)) == data.facts[case(3)].image_sha256
+    assert data.fingerprint(case(1)).count("+") == 1
+
+
+def test_a_set_may_be_in_msd_form(phantom_mr):
+    assert len(read_labelled_folder(phantom_mr, "test")) == 20
+
+
+def test_a_set_may_have_msd_folders_without_a_list(held_out):
+    for kind in ("images", "labels"):
+        (held_out / kind).rename(held_out / f"{kind}Tr")
+    assert sorted(read_labelled_folder(held_out, "test")) == [case(1), case(2)]
+
+
+def test_an_image_without_a_label_is_named(held_out):
+    (held_out / f"labels/{case(2)}.nii.gz").unlink()
+    with pytest.raises(DataError, match=f"validation: the case {case(2)} has no label"):
+        read_labelled_folder(held_out, "validation")
+
+
+def test_two_sets_share_no_case(images, held_out):
+    with pytest.raises(DataError, match="is in the validation set too"):
+        find_people_data(images, held_out, held_out)
+
+
+def test_the_same_image_in_pool_and_set_is_held_out(images, held_out, caplog):
+    shutil.copy(held_out / f"images/{case(1)}.nii.gz", images)
+    with caplog.at_level(logging.INFO):
+        data = find_people_data(images, held_out)
+    assert case(1) not in data.pool
+    assert f"{case(1)} is in the validation set and leaves the pool" in caplog.text
+
+
+def test_another_image_of_the_same_name_is_refused(images, held_out):
+    shutil.copy(images / f"{case(3)}.nii.gz", images / f"{case(1)}.nii.gz")
+    with pytest.raises(DataError, match=f"validation: the case {case(1)} is another image than"):
+        find_people_data(images, held_out)
+
+
+def test_a_pool_of_held_out_cases_alone_is_none(held_out):
+    with pytest.raises(DataError, match="holds no image beside"):
+        find_people_data(held_out / "images", held_out)
+
+
+@pytest.mark.parametrize("key", ["images", "validation", "test"])
+def test_a_missing_folder_is_named_by_its_key(key, images, tmp_path):
+    folders = {"images": images, key: tmp_path / "nowhere"}
+    with pytest.raises(DataError, match=f"^{key}: .*nowhere"):
+        find_people_data(**folders)
+
+
+def test_a_broken_image_is_named(images, tmp_path):
+    (images / f"{case(4)}.nii.gz").write_bytes(b"no image")
+    with pytest.raises(DataError, match=f"Case {case(4)}: "):
+        find_people_data(images).checked(CLASSES, tmp_path, 1)
+    json.loads((tmp_path / "case_checks.json").read_text())  # what was found of the others is kept

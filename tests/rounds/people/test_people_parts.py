@@ -1,0 +1,219 @@
+"""The parts of a run in which people label, each by itself."""
+
+import pytest
+
+from svgd_monai.errors import RunFolderError
+from svgd_monai.rounds.people.advice import PoolState, advise
+from svgd_monai.rounds.people.handed import handed_files
+from svgd_monai.rounds.people.ledger import Entry, Label, PeopleLedger, training_list
+from svgd_monai.rounds.people.notes import read_notes
+from svgd_monai.rounds.people.selection import assign, choose_validation, next_cases
+from svgd_monai.rounds.people.table import read_assignments
+
+CASES = [f"case_{n}" for n in range(10)]
+
+
+def label(slot="", sha="a", **values):
+    return Label(slot, slot or None, f"labels_accepted/x.{sha}.nii.gz", sha, "2026-01-01T00:00:00+00:00", "labels/x",
+                 {"organ": 1.0}, **values)  # fmt: skip
+
+
+class TestNotes:
+    @pytest.mark.parametrize("line", ["case_1: motion", "case_1 motion", "case_1.nii.gz\tmotion", "case_1, motion "])
+    def test_a_decline_is_read_however_it_is_set_apart(self, line, tmp_path):
+        (tmp_path / "declined.txt").write_text(f"\ufeff# ours\n\n{line}\n", encoding="utf-8")
+        notes = read_notes(tmp_path, CASES)
+        assert notes.declined == {"case_1": "motion"}
+        assert notes.complaints == []
+
+    def test_a_name_may_hold_blanks_and_begin_like_another(self, tmp_path):
+        (tmp_path / "empty.txt").write_text("scan 1 left\nscan 1\r\n")
+        assert read_notes(tmp_path, ["scan 1", "scan 1 left"]).empty == {"scan 1 left", "scan 1"}
+
+    def test_a_file_that_is_no_text_is_complained_of(self, tmp_path):
+        (tmp_path / "confirmed.txt").write_bytes(b"\xff\xfe\x00x")
+        (complaint,) = read_notes(tmp_path, CASES).complaints
+        assert complaint.sentence.startswith("labels/confirmed.txt cannot be read as UTF-8")
+
+
+class TestHandedFiles:
+    def test_half_written_and_hidden_files_are_passed_over(self, tmp_path):
+        for name in (".case_1.nii.gz", "case_1.nii.gz.part", "case_1.nii.gz~", "declined.txt"):
+            (tmp_path / name).write_bytes(b"")
+        assert handed_files(tmp_path, CASES) == ([], [])
+
+    def test_of_two_files_of_a_case_the_compressed_one_counts(self, tmp_path):
+        for name in ("case_1.nii", "case_1.nii.gz", "case_2.nii"):
+            (tmp_path / name).write_bytes(b"")
+        files, complaints = handed_files(tmp_path, CASES, prefix="labels/")
+        assert [each.shown for each in files] == ["labels/case_1.nii.gz", "labels/case_2.nii"]
+        assert [each.file for each in complaints] == ["labels/case_1.nii"]
+
+    def test_annotators_have_folders_and_strangers_have_not(self, tmp_path):
+        for name in ("ann", "zed"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "case_3.nii.gz").write_bytes(b"")
+        files, complaints = handed_files(tmp_path, CASES, ["ann"], prefix="labels/")
+        assert [(each.case, each.slot, each.shown) for each in files] == [("case_3", "ann", "labels/ann/case_3.nii.gz")]
+        assert "nobody of that name is an annotator" in complaints[0].sentence
+
+    def test_a_label_of_a_held_out_case_is_refused(self, tmp_path):
+        (tmp_path / "test_1.nii.gz").write_bytes(b"")
+        assert "held-out set" in handed_files(tmp_path, CASES, (), ["test_1"])[1][0].sentence
+
+
+class TestTable:
+    HEADER = "rank,case,annotator,save_as,minutes\n"
+
+    def table(self, tmp_path, text, encoding="utf-8"):
+        path = tmp_path / "worklist/round_000/worklist.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding=encoding)
+        return read_assignments([path])
+
+    def test_what_people_filled_in_is_read(self, tmp_path):
+        found = self.table(tmp_path, self.HEADER + "1,case_1,ann,x,12\n2,case_2,,x,\n")
+        assert (found.annotators, found.minutes, found.complaints) == ({"case_1": "ann"}, {"case_1": 12.0}, [])
+
+    def test_a_spreadsheet_may_use_semicolons_a_byte_order_mark_and_decimal_commas(self, tmp_path):
+        text = self.HEADER.replace(",", ";") + "1;case_1;ann;x;7,5\r\n"
+        assert self.table(tmp_path, text, "utf-8-sig").minutes == {"case_1": 7.5}
+
+    @pytest.mark.parametrize("minutes", ["ten", "-3", "nan", "inf"])
+    def test_minutes_that_are_none_are_complained_of_and_nothing_else_is_lost(self, minutes, tmp_path):
+        found = self.table(tmp_path, self.HEADER + f"1,case_1,ann,x,{minutes}\n2,case_2,bob,x,4\n")
+        assert found.annotators == {"case_1": "ann", "case_2": "bob"}
+        assert found.minutes == {"case_2": 4.0}
+        assert minutes in found.complaints[0].sentence
+
+    @pytest.mark.parametrize("text", ["a,b\n1,2\n", '"'])
+    def test_a_table_that_is_none_is_complained_of(self, text, tmp_path):
+        found = self.table(tmp_path, text)
+        assert found.annotators == {}
+        assert len(found.complaints) == (0 if text == '"' else 1)
+
+
+SCORES = [{"case": case, "rank": str(rank)} for rank, case in enumerate(CASES[::-1], start=1)]
+
+
+class TestSelection:
+    def test_the_list_holds_the_queries_first_and_then_the_next_best(self):
+        assert next_cases(SCORES, ["case_2", "case_9"], CASES, 4) == ["case_2", "case_9", "case_8", "case_7"]
+
+    def test_labelled_and_declined_cases_are_passed_over(self):
+        eligible = ["case_1", "case_3", "case_7"]
+        assert next_cases(SCORES, ["case_9", "case_3"], eligible, 2) == ["case_3", "case_7"]
+        assert next_cases(SCORES, [], eligible, 5) == ["case_7", "case_3", "case_1"]
+
+    def test_cases_go_round_and_everybody_gets_a_share(self):
+        asked = assign(CASES, ["ann", "bob", "cleo"], 0, 0, {})
+        counts = [sum(names == (who,) for names in asked.values()) for who in ("ann", "bob", "cleo")]
+        assert sorted(counts) == [3, 3, 4]
+
+    def test_a_case_that_was_asked_of_somebody_stays_there(self):
+        assert assign(["case_1"], ["ann", "bob"], 0, 1, {"case_1": ["ann"]}) == {"case_1": ("ann",)}
+        assert assign(["case_1"], ["bob"], 0, 1, {"case_1": ["ann"]}) == {"case_1": ("bob",)}
+
+    def test_the_wanted_number_goes_to_two_different_people(self):
+        asked = assign(CASES, ["ann", "bob"], 3, 0, {})
+        assert sum(len(names) == 2 for names in asked.values()) == 3
+        assert all(len(set(names)) == len(names) for names in asked.values())
+        assert assign(CASES, [], 3, 0, {}) == dict.fromkeys(CASES, ())
+
+    def test_validation_grows_with_the_labels_and_never_loses_a_case(self):
+        kept = []
+        for count in range(1, len(CASES) + 1):
+            before, kept = kept, choose_validation(CASES[:count], kept, None, 5)
+            assert before == kept[: len(before)]
+            assert len(kept) == (0 if count < 5 else max(count // 5, 1))
+
+    def test_validation_leaves_a_case_to_train_on_and_bars_what_it_must(self):
+        assert len(choose_validation(CASES[:3], [], 8, 2)) == 2
+        assert set(choose_validation(CASES, [], 4, 2, CASES[:8])) == {"case_8", "case_9"}
+
+
+class TestLedger:
+    def ledger(self):
+        ledger = PeopleLedger(images={case: f"sha_{case}" for case in CASES})
+        ledger.labels = {"case_1": [label()], "case_2": [label("ann", "b"), label("bob", "c")]}
+        ledger.declined = {"case_3": {"reason": "motion", "time": "t"}}
+        ledger.worklists = [[Entry("case_1"), Entry("case_2", ("bob", "ann")), Entry("case_3"), Entry("case_4")]]
+        return ledger
+
+    def test_reads_back_as_it_was_written(self):
+        ledger = self.ledger()
+        ledger.minutes, ledger.agreement = {"case_1": 3.0, "bob/case_2": 5.0}, {"case_2": {"dice": {"organ": 0.5}}}
+        ledger.refused = [{"file": "x", "sha256": "y", "time": "t", "sentence": "no."}]
+        found = PeopleLedger.from_dict(ledger.as_dict())
+        assert found.as_dict() == ledger.as_dict()
+        assert found.worklists == ledger.worklists
+
+    @pytest.mark.parametrize("content", [{}, {"cases": 3}, {"rounds": []}, []])
+    def test_what_is_no_such_ledger_is_refused(self, content):
+        with pytest.raises(RunFolderError, match=r"ledger\.json"):
+            PeopleLedger.from_dict(content)
+
+    def test_tells_what_is_outstanding_and_what_is_new(self):
+        ledger = self.ledger()
+        assert ledger.outstanding(0) == ["case_4"]
+        assert ledger.fresh == ["case_1", "case_2"]
+        ledger.training, ledger.validation = [["case_1"]], [[]]
+        assert ledger.fresh == ["case_2"]
+        assert "case_3" not in ledger.unlabelled
+
+    def test_of_two_labels_the_one_of_who_was_asked_first_trains(self):
+        ledger = self.ledger()
+        assert ledger.label("case_2").slot == "bob"
+        ledger.labels["case_2"].append(label("", "d"))
+        assert ledger.label("case_2").slot == "", "that in labels/ itself goes first"
+        ledger.labels["case_1"].append(label("", "e"))
+        assert ledger.label("case_1").sha256 == "e", "the newest"
+
+    def test_a_training_list_goes_on_from_the_one_before(self):
+        previous, redrawn = ["a", "b", "a"], ["b", "c", "n"]
+        assert training_list(previous, redrawn, ["a", "b", "n", "m"], []) == ["a", "b", "a", "b", "m", "n"]
+        assert training_list(previous, redrawn, ["a", "b", "n", "m"], ["b", "m"]) == ["a", "a", "n"]
+
+
+def row(number, labels, test=None, val=None):
+    return {"round": number, "unique_labels": labels, "test_dice": test, "val_dice": val}
+
+
+POOL = [PoolState(20 - n, 0.5 + 0.05 * n) for n in range(5)]
+
+
+class TestAdvice:
+    def rounds(self, values, **keys):
+        return [row(n, 4 + 2 * n, **{"test": v, **keys}) for n, v in enumerate(values)]
+
+    def test_it_is_too_early_before_three_rounds(self):
+        text = advise(self.rounds([0.5, 0.5, 0.5]), POOL[:3], [], 0.01)
+        assert "go on, for it takes 3 rounds" in text
+
+    def test_little_gain_is_a_reason_to_stop_and_much_to_go_on(self):
+        flat, steep = self.rounds([0.3, 0.8, 0.8, 0.8, 0.803]), self.rounds([0.3, 0.5, 0.6, 0.7, 0.8])
+        assert "Advice: stop, for over the last 3 rounds a label gained 0.00050, less" in advise(flat, POOL, [], 0.001)
+        text = advise(steep, POOL, [0.7, 0.9], 0.001)
+        assert (
+            "With 6 labels more than in round 1 the test Dice went from 0.5000 to 0.8000, +0.05000 per label." in text
+        )
+        assert "Advice: go on, for over the last 3 rounds a label gained 0.05000" in text
+        assert "The 2 labels that came back last agreed with their pre-segmentations to a Dice of 0.800." in text
+        assert "On the 16 unlabelled cases" in text
+        assert "0.700, 0.650 the round before" in text
+
+    def test_without_a_test_set_validation_counts_and_then_the_prediction(self):
+        measured = self.rounds([None] * 5, val=0.6)
+        assert "the validation Dice went" in advise(measured, POOL, [], 0.001)
+        text = advise(self.rounds([None] * 5), POOL, [], 0.001)
+        assert "the Dice predicted for the pool went from 0.5500 to 0.7000, +0.02500 per label" in text
+
+    def test_a_validation_set_that_has_just_begun_does_not_stop_a_run(self):
+        curve = [row(n, 4 + 2 * n, val=0.8 if n > 2 else None) for n in range(5)]
+        pool = [PoolState(9, None)] * 5
+        assert "Advice: go on" in advise(curve, pool, [], 0.001)
+
+    def test_nothing_left_or_nothing_measured(self):
+        assert "stop, for no case is left" in advise(self.rounds([0.5]), [PoolState(0, None)], [], 0.001)
+        text = advise(self.rounds([None]), [PoolState(3, None)], [], 0.001)
+        assert "Nothing was measured" in text

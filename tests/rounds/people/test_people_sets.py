@@ -1,0 +1,188 @@
+"""Several annotators, fixed sets of the team's own, labels that are there already, and what may change meanwhile."""
+
+import json
+import shutil
+
+import nibabel as nib
+import pytest
+from labelling import Team, curve, datalist
+from runs import CONFIG
+
+from svgd_monai.data import make_phantom
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    """Twelve cases, of which two are kept apart for validation and two for a test."""
+    root = make_phantom(tmp_path_factory.mktemp("data") / "sixteen", "mr", 16)
+    for name, numbers in (("validation", (1, 2)), ("test", (3, 4))):
+        for kind in ("images", "labels"):
+            folder = root / name / kind
+            folder.mkdir(parents=True)
+            for number in numbers:
+                file = f"phantom_mr_{number:03d}.nii.gz"
+                shutil.copy(root / f"{kind}Tr" / file, folder)
+                if kind == "images":
+                    (root / "imagesTr" / file).unlink()
+    return root
+
+
+def test_two_annotators_share_a_worklist_and_agree_to_a_measured_dice(pool, tmp_path):
+    team = Team(pool, tmp_path, rounds=0, initial_labelled=5, annotators="[ann,bob]", double_annotated=1)
+    team.works()
+    rows = team.table(0)
+    doubled = {row["case"] for row in rows if sum(other["case"] == row["case"] for other in rows) == 2}
+    assert len(rows) == 6
+    assert len(doubled) == 1
+    assert sorted(row["annotator"] for row in rows) == ["ann"] * 3 + ["bob"] * 3
+    path = team.folder / "worklist/round_000/worklist.csv"
+    lines = path.read_text().splitlines()  # minutes are the last column
+    path.write_text("\n".join([lines[0], *(f"{line}{number}.5" for number, line in enumerate(lines[1:]))]))
+    (case,) = doubled
+    for row in rows:
+        target = team.folder / row["save_as"]
+        target.parent.mkdir(exist_ok=True)
+        team.save(row["case"], name=target.relative_to(team.folder / "labels"))
+    team.save(case, lambda values, affine: ((values > 0).astype("uint8"), affine), name=f"bob/{case}.nii.gz")
+    assert "complete" in team.works()
+    record = team.ledger["cases"][case]
+    assert sorted(record["agreement"]["annotators"]) == ["ann", "bob"]
+    assert record["agreement"]["dice"]["posterior"] == 0.0
+    assert 0 < record["agreement"]["dice"]["anterior"] < 1
+    assert len(record["minutes"]) == 2
+    for row, minutes in zip(rows, range(6), strict=True):
+        found = team.ledger["cases"][row["case"]]
+        key = f"{row['annotator']}/{row['case']}" if row["case"] == case else row["case"]
+        assert found["minutes"][key] == minutes + 0.5
+        assert row["annotator"] in {label["annotator"] for label in found["labels"]}
+    page = (team.folder / "report.html").read_text()
+    assert "posterior 0.000" in page
+
+
+def test_one_annotator_cannot_do_what_takes_two(pool, tmp_path):
+    result = Team(pool, tmp_path, double_annotated=1).command()
+    assert result.code == 1
+    assert result.last_line.startswith("double_annotated: two annotators are needed")
+
+
+def test_the_teams_own_sets_are_measured_and_no_label_of_the_pool_is_spent_on_them(pool, tmp_path):
+    sets = {"validation": pool / "validation", "test": pool / "test"}
+    team = Team(pool, tmp_path, rounds=0, min_validation=2, **sets)
+    team.works()
+    team.label(*team.worklist(0), slot="")
+    assert "complete" in team.works()
+    (row,) = curve(tmp_path)
+    assert row["unique_labels"] == "3"
+    assert all(row[column] != "" for column in ("val_dice", "test_dice", "test_dice_grid"))
+    assert datalist(tmp_path, 0, "validation") == ["phantom_mr_001", "phantom_mr_002"]
+    assert datalist(tmp_path, 0, "test") == ["phantom_mr_003", "phantom_mr_004"]
+    assert len(datalist(tmp_path, 0)) == 3
+    refused = team.command(test="null")
+    assert refused.code == 1
+    assert refused.last_line.startswith("test: the set is not the one that the run was started with")
+
+
+def test_a_validation_set_that_comes_later_joins_the_cases_that_validate_already(pool, tmp_path):
+    team = Team(pool, tmp_path, rounds=1, min_validation=3)
+    team.works()
+    team.label(*team.worklist(0))
+    team.works()
+    (first,) = datalist(tmp_path, 0, "validation")
+    team.label(*team.worklist(1))
+    team.works(validation=pool / "validation")
+    assert datalist(tmp_path, 1, "validation") == [first, "phantom_mr_001", "phantom_mr_002"]
+    assert first not in datalist(tmp_path, 1)
+    assert len(datalist(tmp_path, 1)) >= 4
+
+
+def test_a_case_in_the_pool_and_in_a_held_out_set_leaves_the_pool(pool, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(pool / "imagesTr", images)
+    shutil.copy(pool / "test/images/phantom_mr_003.nii.gz", images)
+    team = Team(pool, tmp_path / "run", images=images, test=pool / "test", initial_labelled=20)
+    assert "phantom_mr_003 is in the test set and leaves the pool" in team.works()
+    assert "phantom_mr_003" not in team.worklist(0)
+    shutil.copy(pool / "imagesTr/phantom_mr_009.nii.gz", images / "phantom_mr_003.nii.gz")
+    result = Team(pool, tmp_path / "other", images=images, test=pool / "test").command()
+    assert result.code == 1
+    assert result.last_line.startswith("test: the case phantom_mr_003 is another image than")
+
+
+def test_labels_that_are_there_already_start_the_first_round(pool, tmp_path):
+    labels = tmp_path / "known"
+    labels.mkdir()
+    for number in (5, 6, 7):
+        shutil.copy(pool / f"labelsTr/phantom_mr_{number:03d}.nii.gz", labels)
+    (labels / "phantom_mr_008.nii.gz").write_bytes(b"no label")
+    team = Team(pool, tmp_path / "run", rounds=1, labels=labels, annotator="cleo")
+    said = team.works()
+    assert "phantom_mr_008.nii.gz is not gzip-compressed" in said
+    assert datalist(tmp_path / "run", 0) == ["phantom_mr_005", "phantom_mr_006", "phantom_mr_007"]
+    assert {label["annotator"] for number in (5, 6, 7)
+            for label in team.ledger["cases"][f"phantom_mr_{number:03d}"]["labels"]} == {"cleo"}  # fmt: skip
+    assert len(team.worklist(1)) == 2
+    assert not (tmp_path / "run/worklist/round_000/worklist.csv").exists()
+
+
+def test_images_may_join_but_none_may_go_or_change(pool, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(5, 10):
+        shutil.copy(pool / f"imagesTr/phantom_mr_{number:03d}.nii.gz", images)
+    team = Team(pool, tmp_path / "run", images=images, rounds=1)
+    team.works()
+    for number in (10, 11):
+        shutil.copy(pool / f"imagesTr/phantom_mr_{number:03d}.nii.gz", images)
+    team.label(*team.worklist(0))
+    assert "2 new images join the pool: phantom_mr_010, phantom_mr_011." in team.works()
+    assert "phantom_mr_011" in datalist(tmp_path / "run", 0, "unlabeled")
+    (images / "phantom_mr_005.nii.gz").rename(tmp_path / "away.nii.gz")
+    assert "the image of the case phantom_mr_005, which the run knows, is gone" in team.command().last_line
+    shutil.copy(images / "phantom_mr_006.nii.gz", images / "phantom_mr_005.nii.gz")
+    assert "the image of the case phantom_mr_005 is not the one" in team.command().last_line
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"images": "null"}, "images: with oracle: people, name the folder"),
+        ({"images": "/nowhere"}, "images: There is no folder, data list or image at /nowhere."),
+        ({"classes": "[background,organ]"}, "classes names 2 classes, num_classes is 3"),
+        ({"validation": "/nowhere"}, "validation: /nowhere has neither a dataset.json nor"),
+        ({"min_validation": 1}, "min_validation: 1 is below 2"),
+        ({"annotators": "[a/b,c]"}, "annotators: 'a/b' cannot be the name of a folder"),
+        ({"cold_start": "best"}, "cold_start: 'best' is not one of diversity, random"),
+    ],
+)
+def test_a_key_that_cannot_be_is_refused_before_anything_is_written(keys, sentence, pool, tmp_path):
+    folder = tmp_path / "run"
+    result = Team(pool, folder, **keys).command()
+    assert result.code == 1
+    assert sentence in result.last_line
+    assert not folder.exists()
+
+
+def test_people_keys_may_change_from_command_to_command_and_others_may_not(pool, tmp_path):
+    team = Team(pool, tmp_path, cold_start="random", seed=3)
+    team.works()
+    assert all("at random" in row["why"] for row in team.table(0))
+    before = json.loads((tmp_path / "ledger.json").read_text())
+    team.works(annotators="[x,y]", double_annotated=1, min_new_labels=1, stop_gain=0.1, cold_start="diversity")
+    assert json.loads((tmp_path / "ledger.json").read_text()) == before
+    assert team.command(queries_per_round=1).last_line.startswith("queries_per_round: ")
+
+
+def test_the_other_bundle_serves_people_too(tmp_path):
+    dataset = make_phantom(tmp_path / "ct", "ct", 5)
+    config = CONFIG.parents[2] / "pancreas_ct_svgd/configs/active_learning.yaml"
+    keys = {"spacing": [12, 12, 12], "roi_size": [16, 32, 16], "queries_per_round": 1, "rounds": 1}
+    team = Team(dataset, tmp_path / "run", config=config, **keys)
+    team.works()
+    team.label(*team.worklist(0))
+    team.works()
+    (row,) = team.table(1)
+    assert "expected_ml_tumour" in row
+    folder = tmp_path / "run/worklist/round_001"
+    image, made = (nib.load(folder / row[key]) for key in ("image", "presegmentation"))
+    assert made.shape == image.shape
+    assert (made.affine == image.affine).all()
