@@ -169,7 +169,9 @@ def _count_classes(label: Volume, classes: Mapping[int, str]) -> dict[int, int]:
     if values.min() < 0 or values.max() > max(classes):
         odd = np.setdiff1d(values, list(classes))[0]
         raise DataError(f"{label.path} has the label value {odd:g}, the task's classes are {dict(classes)}.")
-    counts = np.bincount(values.ravel().astype(np.int64), minlength=max(classes) + 1)
+    # Layer by layer: the whole in 64-bit integers is eight times the label.
+    least = max(classes) + 1
+    counts = np.sum([np.bincount(layer.ravel().astype(np.int64), minlength=least) for layer in values], axis=0)
     return {value: int(counts[value]) for value in sorted(classes)}
 
 

@@ -46,6 +46,8 @@ class VolumeDataset(PersistentDataset):
         seed: of the random transforms.
         num_classes: check the items without a fingerprint, which nobody has checked, such as those that MONAI Label
             puts in place of a data list; labels against this number of classes. None: trust them.
+        memory: bytes of preprocessed volumes kept in memory beside the disk cache; 0 where each is read but once. None:
+            :data:`MEMORY_BYTES`.
 
     Raises:
         DataError: an item is bad; the sentence names it.
@@ -58,6 +60,7 @@ class VolumeDataset(PersistentDataset):
         cache_dir: str | os.PathLike[str] | None,
         seed: int = 0,
         num_classes: int | None = None,
+        memory: int | None = None,
     ) -> None:
         items = list(data) if num_classes is None else _checked(data, num_classes, cache_dir)
         super().__init__(
@@ -68,6 +71,7 @@ class VolumeDataset(PersistentDataset):
             hash_transform=pickle_hashing,
         )
         self.seed = seed
+        self.memory = MEMORY_BYTES if memory is None else memory
         self._memory: dict[int, Any] = {}
         self._memory_bytes = 0
 
@@ -85,7 +89,8 @@ class VolumeDataset(PersistentDataset):
         if isinstance(self.transform, Compose):
             # 32 bits are what numpy's legacy RandomState, on which MONAI's transforms rest, takes.
             self.transform.set_random_state(seed=derive_seed(self.seed, draw) % (1 << 32))
-        return self._post_transform(copy.deepcopy(self._preprocessed(item)))
+        volume = self._preprocessed(item)
+        return self._post_transform(copy.deepcopy(volume) if item in self._memory else volume)
 
     def _cachecheck(self, item_transformed: Mapping[str, Any]) -> Any:
         """The preprocessed item, from the disk cache or into it.
@@ -109,7 +114,7 @@ class VolumeDataset(PersistentDataset):
         if item not in self._memory:
             volume = self._cachecheck(copy.deepcopy(self.data[item]))
             size = sum(v.nbytes for v in volume.values() if hasattr(v, "nbytes"))
-            if self._memory_bytes + size > MEMORY_BYTES:
+            if self._memory_bytes + size > self.memory:
                 return volume
             self._memory[item] = volume
             self._memory_bytes += size

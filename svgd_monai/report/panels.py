@@ -38,7 +38,8 @@ def case_panel(
     Returns:
         A figure without a window.
     """
-    predicted = probability.argmax(0)
+    # Piece by piece, for argmax gives 64-bit integers.
+    predicted = torch.cat([piece.argmax(0).to(torch.uint8) for piece in probability.split(16, dim=1)])
     level = uncertain_slice(uncertainty, predicted > 0)
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes: list[Axes] = list(figure.subplots(1, 4))

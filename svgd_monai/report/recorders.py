@@ -14,6 +14,7 @@ from monai.transforms import Compose
 
 from svgd_monai.acquisition import get_strategy, maps_from_statistics
 from svgd_monai.acquisition.handler import QUERIES_FILE, SCORES_FILE
+from svgd_monai.acquisition.reduction import slabs
 from svgd_monai.files import read_csv, read_json
 from svgd_monai.report.panels import case_panel
 from svgd_monai.statistics import EXTRA_CHANNELS, mean_probability
@@ -92,17 +93,20 @@ class PoolRecorder:
             self._picture(engine, case, position[case], rank)
 
     def _picture(self, engine: Any, case: str, index: int, rank: int) -> None:
+        truth = None
+        if case in self.labels:  # first: resampling needs as much memory as the rest
+            truth = self.transform({"image": self.dataset.data[index]["image"], "label": self.labels[case]})["label"][0]
         item = self.dataset[index]
         image = torch.as_tensor(item["image"])
         with torch.no_grad(), engine.mode(engine.network):
-            statistics = engine.inferer(image[None].to(engine.state.device), engine.statistics).cpu()
-        uncertainty = maps_from_statistics(statistics, statistics.shape[1] - EXTRA_CHANNELS, self.uncertainty_map)
-        truth = None
-        if case in self.labels:
-            truth = self.transform({"image": self.dataset.data[index]["image"], "label": self.labels[case]})["label"][0]
+            statistics = engine.inferer(image[None].to(engine.state.device), engine.statistics).cpu()[0]
+        classes = statistics.shape[0] - EXTRA_CHANNELS
+        uncertainty = torch.cat(
+            [maps_from_statistics(slab[None], classes, self.uncertainty_map)[0] for slab in slabs(statistics)]
+        )
         unit = "" if self.uncertainty_map == "variance" else "nats"
-        probability = mean_probability(statistics)[0]
-        figure = case_panel(case, image[0], probability, uncertainty[0], truth, self.classes, unit)
+        probability = mean_probability(statistics[None])[0]
+        figure = case_panel(case, image[0], probability, uncertainty, truth, self.classes, unit)
         self.writer.add_figure(f"queried/{rank}", figure, self.step)
 
 

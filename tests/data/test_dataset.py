@@ -172,6 +172,16 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
     assert Counter(READS) == {"case_0": 1, "case_1": 1, "case_2": 2}
 
 
+def test_a_volume_that_is_read_once_is_not_kept_in_memory(tmp_path):
+    dataset = VolumeDataset(items(tmp_path), plain(), tmp_path / "cache", memory=0)
+    first = dataset[0]["image"]
+    assert dataset[0]["image"] is not first
+    assert torch.equal(dataset[0]["image"], first)
+    assert Counter(READS) == {"case_0": 1}  # the disk cache holds it
+    first.zero_()
+    assert not torch.equal(dataset[0]["image"], first)
+
+
 def images(dataset, indices):
     return {index: dataset[index]["image"].clone() for index in indices}
 

@@ -45,29 +45,34 @@ def pool_state(folder: Path) -> PoolState:
 def advise(
     curve: Sequence[Mapping[str, Any]],
     pool: Sequence[PoolState],
+    validating: Sequence[int],
     presegmentation: Sequence[float],
     stop_gain: float,
 ) -> str:
     """The paragraph of the last round of the curve.
 
     The advice is to stop when no case is left, or when over the last :data:`WINDOW` rounds a label gained less than
-    ``stop_gain`` in the mean: in test Dice, else in validation Dice, else in the Dice predicted for the pool.
+    ``stop_gain`` in the mean: in test Dice, else in validation Dice, else in the Dice predicted for the pool. A
+    validation set that has grown meanwhile is another set, whose Dice says nothing beside the old one's.
 
     Args:
         curve: rows of the learning curve, oldest first.
         pool: state of the pool at each of these rounds.
+        validating: number of validation cases at each of these rounds.
         presegmentation: Dice of each label that came back for this round with its pre-segmentation.
         stop_gain: Dice per label.
     """
     row = curve[-1]
     sentences = [f"Round {row['round']}, {count(row['unique_labels'], 'label')}."]
-    name, values = _measure(curve, pool)
+    name, values = _measure(curve, pool, validating)
     gain = None
     if name is None:
         sentences.append("Nothing was measured: there is no test set, no validation set yet, and nothing predicted.")
     else:
         gain, sentence = _gain(name, values, curve)
         sentences.append(sentence)
+    if row["val_dice"] is not None and name != "validation Dice":
+        sentences.append(f"The validation Dice is {row['val_dice']:.4f}, of {count(validating[-1], 'case')}.")
     if pool[-1].predicted is not None:
         sentences.append(_predicted(pool))
     if presegmentation:
@@ -93,37 +98,39 @@ def advise(
     return " ".join(sentences)
 
 
-def _measure(curve: Sequence[Mapping[str, Any]], pool: Sequence[PoolState]) -> tuple[str | None, list[float | None]]:
-    """The best measure there is of the last round, and its value in each round."""
-    candidates = (
-        ("test Dice", [row["test_dice"] for row in curve]),
-        ("validation Dice", [row["val_dice"] for row in curve]),
-        ("Dice predicted for the pool", [state.predicted for state in pool]),
-    )
-    # What was measured over the whole window goes before what has only begun to be.
+def _measure(
+    curve: Sequence[Mapping[str, Any]], pool: Sequence[PoolState], validating: Sequence[int]
+) -> tuple[str | None, list[float | None]]:
+    """The best measure that can be compared over the window, and its value in each round; else the last value alone."""
     reach = min(WINDOW + 1, len(curve))
+    test, validation = ([row[column] for row in curve] for column in ("test_dice", "val_dice"))
+    predicted = [state.predicted for state in pool]
+    same = len(set(validating[-reach:])) == 1  # the set only grows, so one of the same size is the same
+    candidates = [("test Dice", test), ("Dice predicted for the pool", predicted)]
+    candidates.insert(1 if same else 2, ("validation Dice", validation if same else _last_alone(validation)))
     for name, values in candidates:
         if all(value is not None for value in values[-reach:]):
             return name, values
-    return next(((name, values) for name, values in candidates if values[-1] is not None), (None, []))
+    return next(((name, _last_alone(values)) for name, values in candidates if values[-1] is not None), (None, []))
+
+
+def _last_alone(values: Sequence[float | None]) -> list[float | None]:
+    return [*(None for _ in values[1:]), values[-1]]
 
 
 def _gain(name: str, values: Sequence[float | None], curve: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
-    first = max(len(curve) - 1 - WINDOW, 0)
-    known = [n for n in range(first, len(curve)) if values[n] is not None]
-    then, now = known[0], known[-1]
-    labels = int(curve[now]["unique_labels"]) - int(curve[then]["unique_labels"])
-    before, after = values[then], values[now]
-    assert before is not None
+    """What a label gained over the window, and the sentence that says it."""
+    then = max(len(curve) - 1 - WINDOW, 0)
+    before, after = values[then], values[-1]
     assert after is not None
-    if labels <= 0:
-        return None, f"The {name} is {after:.4f}; there is no earlier one of fewer labels to compare with."
+    labels = int(curve[-1]["unique_labels"]) - int(curve[then]["unique_labels"])
+    if before is None or labels <= 0:
+        return None, f"The {name} is {after:.4f}; there is no earlier one to compare it with."
     gain = (after - before) / labels
-    sentence = (
-        f"With {count(labels, 'label')} more than in round {curve[then]['round']} the {name} went from {before:.4f} "
-        f"to {after:.4f}, {gain:+.5f} per label."
+    return gain, (
+        f"With {count(labels, 'label')} more than in round {curve[then]['round']} the {name} went from {before:.4f} to "
+        f"{after:.4f}, {gain:+.5f} per label."
     )
-    return (gain if then == first else None), sentence
 
 
 def _predicted(pool: Sequence[PoolState]) -> str:

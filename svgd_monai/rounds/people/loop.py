@@ -62,9 +62,7 @@ _NO_VALIDATION: dict[str, Any] = {"validate#evaluator": None, "val_interval": 1 
 
 
 class PeopleLearning(ActiveLearning):
-    """Rounds whose labels people make; see the module for the state that a run's folder holds.
-
-    Args are those of :class:`~svgd_monai.rounds.loop.ActiveLearning`, with ``oracle: people`` in the settings.
+    """Rounds whose labels people make; made like :class:`~svgd_monai.rounds.loop.ActiveLearning`.
 
     Attributes:
         people: the state of the labels.
@@ -246,5 +244,7 @@ class PeopleLearning(ActiveLearning):
             write_json(self.folder.ledger_file, people.as_dict())
         if not (stages.folder / ADVICE_FILE).is_file():
             pool = [pool_state(self.folder.round(each)) for each in range(number + 1)]
-            text = advise(self.curve, pool, people.agreement_with_presegmentation(number), self.settings["stop_gain"])
+            validating = [len(cases) + len(self.data.validation) for cases in people.validation[: number + 1]]
+            back = people.agreement_with_presegmentation(number)
+            text = advise(self.curve, pool, validating, back, self.settings["stop_gain"])
             write_text(stages.folder / ADVICE_FILE, text + "\n")

@@ -187,13 +187,15 @@ class TestAdvice:
         return [row(n, 4 + 2 * n, **{"test": v, **keys}) for n, v in enumerate(values)]
 
     def test_it_is_too_early_before_three_rounds(self):
-        text = advise(self.rounds([0.5, 0.5, 0.5]), POOL[:3], [], 0.01)
+        text = advise(self.rounds([0.5, 0.5, 0.5]), POOL[:3], [4] * 3, [], 0.01)
         assert "go on, for it takes 3 rounds" in text
 
     def test_little_gain_is_a_reason_to_stop_and_much_to_go_on(self):
         flat, steep = self.rounds([0.3, 0.8, 0.8, 0.8, 0.803]), self.rounds([0.3, 0.5, 0.6, 0.7, 0.8])
-        assert "Advice: stop, for over the last 3 rounds a label gained 0.00050, less" in advise(flat, POOL, [], 0.001)
-        text = advise(steep, POOL, [0.7, 0.9], 0.001)
+        assert "Advice: stop, for over the last 3 rounds a label gained 0.00050, less" in advise(
+            flat, POOL, [4] * 5, [], 0.001
+        )
+        text = advise(steep, POOL, [4] * 5, [0.7, 0.9], 0.001)
         assert (
             "With 6 labels more than in round 1 the test Dice went from 0.5000 to 0.8000, +0.05000 per label." in text
         )
@@ -204,16 +206,28 @@ class TestAdvice:
 
     def test_without_a_test_set_validation_counts_and_then_the_prediction(self):
         measured = self.rounds([None] * 5, val=0.6)
-        assert "the validation Dice went" in advise(measured, POOL, [], 0.001)
-        text = advise(self.rounds([None] * 5), POOL, [], 0.001)
+        assert "the validation Dice went" in advise(measured, POOL, [4] * 5, [], 0.001)
+        text = advise(self.rounds([None] * 5), POOL, [0] * 5, [], 0.001)
         assert "the Dice predicted for the pool went from 0.5500 to 0.7000, +0.02500 per label" in text
 
     def test_a_validation_set_that_has_just_begun_does_not_stop_a_run(self):
         curve = [row(n, 4 + 2 * n, val=0.8 if n > 2 else None) for n in range(5)]
         pool = [PoolState(9, None)] * 5
-        assert "Advice: go on" in advise(curve, pool, [], 0.001)
+        assert "Advice: go on" in advise(curve, pool, [0, 0, 0, 4, 4], [], 0.001)
+
+    def test_a_validation_set_that_has_grown_is_no_measure_of_gain(self):
+        flat = self.rounds([None] * 5, val=0.6)
+        grown = [0, 2, 2, 3, 3]
+        assert "Advice: stop" in advise(flat, POOL, [2] * 5, [], 0.001)
+        text = advise(flat, POOL, grown, [], 0.001)
+        assert "the Dice predicted for the pool went from" in text
+        assert "The validation Dice is 0.6000, of 3 cases." in text
+        assert "Advice: go on" in text
+        alone = advise(flat, [PoolState(9, None)] * 5, grown, [], 0.001)
+        assert "The validation Dice is 0.6000; there is no earlier one to compare it with." in alone
+        assert "Advice: go on" in alone
 
     def test_nothing_left_or_nothing_measured(self):
-        assert "stop, for no case is left" in advise(self.rounds([0.5]), [PoolState(0, None)], [], 0.001)
-        text = advise(self.rounds([None]), [PoolState(3, None)], [], 0.001)
+        assert "stop, for no case is left" in advise(self.rounds([0.5]), [PoolState(0, None)], [1], [], 0.001)
+        text = advise(self.rounds([None]), [PoolState(3, None)], [0], [], 0.001)
         assert "Nothing was measured" in text
