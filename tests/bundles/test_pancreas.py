@@ -60,10 +60,11 @@ def test_the_loop_runs_on_ct(uninterrupted):
     "deadly",
     [
         ("svgd_monai.committee.keeper", None, "write_torch", 2, None),  # in the first training
-        ("svgd_monai.acquisition.handler", None, "write_csv", 2, None),  # between ranking and scores
-        ("svgd_monai.files", "Path", "replace", 1, "round_001/queries.json"),  # between write and rename
+        # Ten more moments in tests/rounds/test_resume.py: the loop is the same.
+        pytest.param(("svgd_monai.acquisition.handler", None, "write_csv", 2, None), marks=pytest.mark.long),
+        pytest.param(("svgd_monai.files", "Path", "replace", 1, "round_001/queries.json"), marks=pytest.mark.long),
     ],
-    ids=["training", "scoring", "renaming"],
+    ids=["training", "between ranking and scores", "between write and rename"],
 )
 def test_a_run_that_was_killed_ends_as_the_uninterrupted_one(phantom_ct, uninterrupted, tmp_path, deadly):
     argv = arguments(phantom_ct, tmp_path)
