@@ -9,6 +9,7 @@ and blended over sliding windows: M full volumes are never held.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -86,3 +87,13 @@ def member_agreement(votes: Tensor, num_members: int) -> Tensor:
     shared = (count * (count - 1)).clamp(min=0).flatten(2).sum(2, dtype=torch.float64)
     sizes = (num_members - 1) * count.flatten(2).sum(2, dtype=torch.float64)
     return torch.where(sizes > 0, shared / sizes, torch.nan)
+
+
+def expected_calibration_error(bins: Tensor) -> float:
+    r"""ECE :math:`= \sum_b n_b / n \, |acc_b - conf_b|` (Naeini et al. 2015); NaN without voxels.
+
+    Args:
+        bins: (bins, 3), of each bin of confidence: voxels, sum of confidence, correct voxels.
+    """
+    total = float(bins[:, 0].sum())
+    return float((bins[:, 2] - bins[:, 1]).abs().sum()) / total if total else math.nan

@@ -77,6 +77,8 @@ class AcquisitionHandler:
         ranking_file: where the unlabelled cases are written in the order in which to label them; None: nowhere.
         statistics: output of the engine -> statistics of each case.
         candidates: how many of the most uncertain cases ``max_cover`` chooses from, twice the queries at the least.
+        redraws: ``score`` or ``random``, see :func:`~svgd_monai.acquisition.strategies.select`.
+        shuffle_scores: a control, see there.
 
     Raises:
         SettingsError: an unknown name, or a strategy that needs mutual information without ``information``.
@@ -98,6 +100,8 @@ class AcquisitionHandler:
         ranking_file: str | os.PathLike[str] | None = None,
         statistics: Callable[[Any], Iterable[Tensor]] = statistics_of,
         candidates: int = 16,
+        redraws: str = "score",
+        shuffle_scores: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.strategy = get_strategy(acquisition)
@@ -108,6 +112,8 @@ class AcquisitionHandler:
         self.count = count
         self.keep_labelled = keep_labelled
         self.options = ScoreOptions(mi_weight, normalise, normalise_over, candidates)
+        self.redraws = redraws
+        self.shuffle_scores = shuffle_scores
         self.reduction = reduction
         self.seed = seed
         self.ranking_file = ranking_file
@@ -168,7 +174,9 @@ class AcquisitionHandler:
             pairs=getattr(self.information, "pairs", None) if self.strategy.uses_information else None,
             labelled_cases=tuple(sorted(self.labelled)),
         )
-        scores, queried = select(self.strategy, view, self.options, self.count, self.keep_labelled)
+        scores, queried = select(
+            self.strategy, view, self.options, self.count, self.keep_labelled, self.redraws, self.shuffle_scores
+        )
         rows = self._rows(view, scores, queried)
         if self.ranking_file is not None:
             unlabelled = [row for row in rows if not row["labelled"]]

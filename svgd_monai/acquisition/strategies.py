@@ -24,6 +24,7 @@ from svgd_monai.errors import SettingsError
 
 _LOGGER = logging.getLogger(__name__)
 _POWER = 1.0  # β of power_bald
+REDRAWS = ("score", "random")
 
 
 def get_strategy(name: str) -> Strategy:
@@ -44,7 +45,13 @@ def get_strategy(name: str) -> Strategy:
 
 
 def select(
-    strategy: Strategy, view: PoolView, options: ScoreOptions, count: int, keep_labelled: bool
+    strategy: Strategy,
+    view: PoolView,
+    options: ScoreOptions,
+    count: int,
+    keep_labelled: bool,
+    redraws: str = "score",
+    shuffle_scores: bool = False,
 ) -> tuple[Tensor, list[str]]:
     """Score the pool and choose the cases to label next.
 
@@ -54,22 +61,60 @@ def select(
         options: how the terms are weighed.
         count: number of queries; fewer are made when fewer cases are eligible.
         keep_labelled: whether labelled cases are eligible too.
+        redraws: ``score``: labelled cases of the highest scores are drawn again; ``random``: as many labelled cases as
+            the scores would draw again, but any of them (a control: the same oversampling, of other cases).
+        shuffle_scores: deal the scores out anew at random, among the unlabelled and among the labelled cases each (a
+            control: the strategy's number of redraws, and none of its knowledge).
 
     Returns:
         The scores, (N,) float64 on the CPU, of all cases, and the queried case ids, best first.
 
     Raises:
         ValueError: the count is negative, or the view lacks what the strategy uses.
-        SettingsError: the strategy did not return a number per case.
+        SettingsError: the strategy did not return a number per case, or ``redraws`` is unknown.
     """
+    if redraws not in REDRAWS:
+        raise SettingsError(f"redraws: {redraws!r} is not one of {', '.join(REDRAWS)}.")
     if count < 0:
         raise ValueError(f"The number of queries cannot be negative, got {count}.")
     labelled = view.labelled.to("cpu", torch.bool)
     eligible = torch.ones_like(labelled) if keep_labelled else ~labelled
     count = min(count, int(eligible.sum()))
     scores = _scores(strategy, view, options, Query(count, eligible))
-    ranked = [position for position in rank_cases(scores, view.cases) if eligible[position]]
-    return scores, [view.cases[position] for position in ranked[:count]]
+    if shuffle_scores:
+        scores = _shuffled(view, scores)
+    chosen = [position for position in rank_cases(scores, view.cases) if eligible[position]][:count]
+    if redraws == "random":
+        chosen = _redrawn_at_random(view, chosen)
+    return scores, [view.cases[position] for position in chosen]
+
+
+def _by_case(view: PoolView, labelled: bool) -> list[int]:
+    """Positions of the labelled or of the unlabelled cases, by case id, so that the pool's order does not matter."""
+    positions = [p for p, known in enumerate(view.labelled.tolist()) if known == labelled]
+    return sorted(positions, key=lambda position: view.cases[position])
+
+
+def _shuffled(view: PoolView, scores: Tensor) -> Tensor:
+    """The scores dealt out anew among the unlabelled, and among the labelled cases."""
+    dealt = scores.clone()
+    for labelled in (False, True):
+        positions = _by_case(view, labelled)
+        # Sorted before they are dealt: a shuffle must not depend on who had them.
+        values = scores[positions].sort().values
+        dealt[positions] = values[torch.from_numpy(view.rng.permutation(len(positions)))]
+    return dealt
+
+
+def _redrawn_at_random(view: PoolView, chosen: list[int]) -> list[int]:
+    """The choice with its labelled cases replaced by as many labelled ones drawn at random."""
+    labelled = view.labelled.tolist()
+    places = [place for place, position in enumerate(chosen) if labelled[position]]
+    drawn = view.rng.choice(np.array(_by_case(view, True), dtype=np.int64), len(places), replace=False)
+    replaced = list(chosen)
+    for place, position in zip(places, drawn, strict=True):
+        replaced[place] = int(position)
+    return replaced
 
 
 def _scores(strategy: Strategy, view: PoolView, options: ScoreOptions, query: Query) -> Tensor:

@@ -20,6 +20,8 @@ from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.posterior import Balance, PosteriorStep
 from svgd_monai.errors import SettingsError
 
+MEMBER_BATCHES = ("shared", "own")
+
 
 class CommitteeTrainer(SupervisedTrainer):
     """Trains all particles on the same mini-batches; one step is one move of the whole committee.
@@ -46,11 +48,14 @@ class CommitteeTrainer(SupervisedTrainer):
         loss_function: (logits (B, C, ...), label) -> minus the log-likelihood, e.g. ``LogDiceLoss(softmax=True)``.
         step: the posterior's step.
         max_steps: steps in all; the last epoch is cut short where the epochs hold more.
+        member_batches: ``shared``: all members see the same batch; ``own``: the batch holds one of equal size for each
+            member, one behind the other (a control for ensembles), and so does the prediction in the output.
         amp: bfloat16 autocast (CUDA only). There is no loss scaling: it would scale the drive and not the repulsion.
         kwargs: further arguments of :class:`monai.engines.SupervisedTrainer`.
 
     Raises:
         ValueError: the optimiser has a weight decay.
+        SettingsError: ``member_batches`` is unknown.
     """
 
     def __init__(
@@ -63,12 +68,15 @@ class CommitteeTrainer(SupervisedTrainer):
         loss_function: Callable[..., Tensor],
         step: PosteriorStep,
         max_steps: int | None = None,
+        member_batches: str = "shared",
         amp: bool = False,
         prepare_batch: Callable[..., Any] = default_prepare_batch,
         **kwargs: Any,
     ) -> None:
         if any(group.get("weight_decay", 0) for group in optimizer.param_groups):
             raise ValueError("the optimiser must have no weight decay: the prior is part of the posterior's step.")
+        if member_batches not in MEMBER_BATCHES:
+            raise SettingsError(f"member_batches: {member_batches!r} is not one of {', '.join(MEMBER_BATCHES)}.")
         super().__init__(
             device=device,
             max_epochs=max_epochs,
@@ -81,6 +89,7 @@ class CommitteeTrainer(SupervisedTrainer):
             **kwargs,
         )
         self.step = step
+        self.own_batches = member_batches == "own"
         self.bfloat16 = amp
         self.state.member_losses = None
         self.state.balance = None
@@ -116,21 +125,30 @@ class CommitteeTrainer(SupervisedTrainer):
         return cast(dict[str, Tensor], engine.state.output)
 
     def _gradients(self, network: Particles, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Every member's loss (M,), gradients left in ``network.values.grad``; and the mean probability (B, C, ...)."""
+        """Every member's loss (M,), gradients left in ``network.values.grad``; and the mean probability (B, C, ...).
+
+        Where members have batches of their own, their probabilities one behind the other in its place.
+        """
         count = network.num_particles
         rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if ranks > count:
             raise SettingsError(f"num_particles: {count} particles cannot be shared out over {ranks} processes.")
         losses, mean = torch.zeros(count, device=inputs.device), None
         for index in range(rank, count, ranks):
+            seen, wanted = (t.chunk(count)[index] if self.own_batches else t for t in (inputs, targets))
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bfloat16):
-                logits = self.inferer(inputs, partial(network.member, index))
-            loss = self.loss_function(logits, targets).mean()
+                logits = self.inferer(seen, partial(network.member, index))
+            loss = self.loss_function(logits, wanted).mean()
             loss.backward()
             losses[index] = loss.detach()
             with torch.no_grad():
-                probability = torch.softmax(logits.detach().float(), dim=1) / count
-                mean = probability if mean is None else mean.add_(probability)
+                probability = torch.softmax(logits.detach().float(), dim=1)
+                if mean is None:
+                    mean = probability.new_zeros(len(inputs), *probability.shape[1:])
+                if self.own_batches:
+                    mean.chunk(count)[index].copy_(probability)
+                else:
+                    mean.add_(probability / count)
         assert mean is not None  # every process has a particle
         if ranks > 1:
             # Rows of other processes' particles are 0 here: the sum puts the rows together, exactly.

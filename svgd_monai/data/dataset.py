@@ -9,6 +9,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -127,23 +128,28 @@ class StepSampler(Sampler[list[int]]):
     Draw d is position ``d mod N`` of permutation ``d // N``; each permutation comes from the seed and its number. Batch
     s holds the draws ``s B ... s B + B − 1``, as indices into :class:`VolumeDataset`.
 
+    With several streams, a batch holds B draws of each, one stream behind the other, each with shuffles of its own: the
+    batches of a committee whose members do not share theirs.
+
     Args:
         size: N, items in the training list, a case drawn twice standing in it twice.
         batch_size: B.
         steps: batches in all.
         seed: of the shuffles.
+        streams: independent shuffles.
 
     Raises:
-        ValueError: N or B is below 1.
+        ValueError: N, B or the number of streams is below 1.
     """
 
-    def __init__(self, size: int, batch_size: int, steps: int, seed: int = 0) -> None:
-        if size < 1 or batch_size < 1:
-            raise ValueError(f"a batch of {batch_size} cannot be drawn from {size} items.")
+    def __init__(self, size: int, batch_size: int, steps: int, seed: int = 0, streams: int = 1) -> None:
+        if size < 1 or batch_size < 1 or streams < 1:
+            raise ValueError(f"{streams} batches of {batch_size} cannot be drawn from {size} items.")
         self.size = size
         self.batch_size = batch_size
         self.steps = steps
         self.seed = seed
+        self.streams = streams
         #: Steps to pass over, set when a training continues.
         self.start = 0
 
@@ -151,15 +157,19 @@ class StepSampler(Sampler[list[int]]):
         return self.steps - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
+        streams = [self._draws(stream) for stream in range(self.streams)]
+        for _ in range(self.start, self.steps):
+            yield [next(stream) for stream in streams for _ in range(self.batch_size)]
+
+    def _draws(self, stream: int) -> Iterator[int]:
+        """Indices of a stream's draws; no two streams share a draw, whose number seeds the random transforms."""
+        seed = self.seed if stream == 0 else derive_seed(self.seed, "stream", stream)
         number, order = -1, np.empty(0, dtype=np.int64)
-        for step in range(self.start, self.steps):
-            batch = []
-            for draw in range(step * self.batch_size, (step + 1) * self.batch_size):
-                if draw // self.size != number:
-                    number = draw // self.size
-                    order = np.random.default_rng(derive_seed(self.seed, "shuffle", number)).permutation(self.size)
-                batch.append(draw * self.size + int(order[draw % self.size]))
-            yield batch
+        for draw in count(self.start * self.batch_size):
+            if draw // self.size != number:
+                number = draw // self.size
+                order = np.random.default_rng(derive_seed(seed, "shuffle", number)).permutation(self.size)
+            yield (draw * self.streams + stream) * self.size + int(order[draw % self.size])
 
 
 def epoch_length(steps: int, validations: int) -> int:

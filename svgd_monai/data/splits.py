@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Split:
 def draw_split(
     cases: Iterable[str],
     seed: int,
-    initial_labelled: int,
+    initial_labelled: int | None,
     validation_cases: int | None = None,
     test_cases: int | None = None,
 ) -> Split:
@@ -57,7 +57,7 @@ def draw_split(
     Args:
         cases: the case ids, in any order.
         seed: the seed of the initial set.
-        initial_labelled: number of cases in the initial set, at least 1.
+        initial_labelled: number of cases in the initial set, at least 1; None: all but the two sets below.
         validation_cases: number of validation cases; None: a fifth of the cases, at least 1, at most 50.
         test_cases: number of test cases, likewise.
 
@@ -68,14 +68,15 @@ def draw_split(
     _refuse_repeated("The data set", ids)
     fifth = min(max(len(ids) // 5, 1), HELD_OUT_LIMIT)
     sizes = {
-        "initial_labelled": initial_labelled,
         "validation_cases": fifth if validation_cases is None else validation_cases,
         "test_cases": fifth if test_cases is None else test_cases,
     }
-    for key, size in sizes.items():
+    held_out = sum(sizes.values())
+    if initial_labelled is None:
+        initial_labelled = max(len(ids) - held_out, 1)
+    for key, size in {"initial_labelled": initial_labelled, **sizes}.items():
         if size < 1:
             raise DataError(f"{key} must be at least 1, not {size}.")
-    held_out = sizes["validation_cases"] + sizes["test_cases"]
     if initial_labelled > len(ids) - held_out:
         left = max(len(ids) - held_out, 0)
         raise DataError(
@@ -127,12 +128,14 @@ def resolve_split(
     cases: Iterable[str],
     split_file: str | os.PathLike[str] | None,
     seed: int,
-    initial_labelled: int,
+    initial_labelled: int | None,
     validation_cases: int | None = None,
     test_cases: int | None = None,
     search: Sequence[str | os.PathLike[str]] = (),
 ) -> Split:
     """The split of a run: read from ``split_file``, which then decides the sizes, or drawn where that is None.
+
+    With ``initial_labelled`` None the pool of a split file belongs to the initial set: a run on the full data.
 
     Raises:
         DataError: as :func:`read_split` and :func:`draw_split` say.
@@ -140,6 +143,8 @@ def resolve_split(
     if split_file is None:
         return draw_split(cases, seed, initial_labelled, validation_cases, test_cases)
     split = read_split(split_file, cases, seed, search)
+    if initial_labelled is None:
+        split = replace(split, initial=tuple(sorted(split.initial + split.pool)), pool=())
     asked = {"initial": initial_labelled, "validation": validation_cases, "test": test_cases}
     for role, size in asked.items():
         found = len(getattr(split, role))
@@ -156,7 +161,7 @@ def write_splits(
     source: str,
     cases: Iterable[str],
     seeds: Iterable[int],
-    initial_labelled: int,
+    initial_labelled: int | None,
     validation_cases: int | None = None,
     test_cases: int | None = None,
 ) -> Path:

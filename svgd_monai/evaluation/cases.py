@@ -15,7 +15,7 @@ from torch import Tensor
 
 from svgd_monai.acquisition import maps_from_statistics, reduce_map
 from svgd_monai.data.transforms import to_grid
-from svgd_monai.statistics import EXTRA_CHANNELS, mean_probability
+from svgd_monai.statistics import EXTRA_CHANNELS, expected_calibration_error, mean_probability
 
 #: Bins of confidence, [0, 0.1), ..., [0.9, 1], for calibration.
 CALIBRATION_BINS = 10
@@ -124,16 +124,6 @@ def calibration_bins(probability: Tensor, truth: Tensor) -> Tensor:
     index = (confidence * CALIBRATION_BINS).long().clamp(0, CALIBRATION_BINS - 1)
     counts = [torch.bincount(index, weights=w, minlength=CALIBRATION_BINS) for w in (None, confidence, correct)]
     return torch.stack([count.double() for count in counts], dim=1).cpu()
-
-
-def expected_calibration_error(bins: Tensor) -> float:
-    r"""ECE :math:`= \sum_b n_b / n \, |acc_b - conf_b|` (Naeini et al. 2015); NaN without voxels.
-
-    Args:
-        bins: (bins, 3) as of :func:`calibration_bins`, summed over cases.
-    """
-    total = float(bins[:, 0].sum())
-    return float((bins[:, 2] - bins[:, 1]).abs().sum()) / total if total else math.nan
 
 
 def mean_over_cases(results: Sequence[Sequence[float]]) -> list[float]:

@@ -11,8 +11,8 @@ import torch
 from scipy import stats
 
 from svgd_monai.errors import RunFolderError
-from svgd_monai.evaluation.cases import expected_calibration_error
 from svgd_monai.report.run import Run, complaint, read_round
+from svgd_monai.statistics import expected_calibration_error
 
 
 @dataclass(frozen=True)

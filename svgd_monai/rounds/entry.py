@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from svgd_monai.errors import SettingsError
 from svgd_monai.rounds.hooks import Hook
 from svgd_monai.rounds.loop import ActiveLearning
 from svgd_monai.rounds.people.loop import PeopleLearning
@@ -34,6 +35,8 @@ def active_learning(stages: Mapping[str, str], hooks: Sequence[Hook] = ()) -> Ac
             settings[key] = parser.get_parsed_content(key)
         elif key not in (*MACHINERY, *_LOOP, *tracking_keys(caller.tracking)):
             components[key] = copy.deepcopy(value)
+    if settings["oracle"] == "people" and settings["initial_labelled"] is None:
+        raise SettingsError("initial_labelled: 'all' is for a data set; people are asked for a number of cases.")
     learning = PeopleLearning if settings["oracle"] == "people" else ActiveLearning
     return learning(
         settings=settings,

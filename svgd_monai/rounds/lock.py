@@ -12,6 +12,22 @@ from filelock import FileLock, Timeout
 from svgd_monai.errors import RunFolderError
 
 LOCK_FILE = ".lock"
+#: Begins the sentence of who finds a folder held.
+BUSY = "output_dir: another process is at work in"
+
+
+def is_locked(folder: str | os.PathLike[str]) -> bool:
+    """Whether a process holds a run's folder right now."""
+    path = Path(folder) / LOCK_FILE
+    if not path.is_file():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 @contextmanager
@@ -32,7 +48,7 @@ def run_lock(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunFolderError(f"output_dir: another process is at work in {path}.") from None
+        raise RunFolderError(f"{BUSY} {path}.") from None
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from svgd_monai.data.download import ensure_dataset
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import read_json, write_csv, write_json
 from svgd_monai.rounds.curve import curve_columns, curve_row
+from svgd_monai.rounds.first import FirstCommittees
 from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound, Hook
 from svgd_monai.rounds.ledger import Ledger
 from svgd_monai.rounds.lock import run_lock
@@ -75,6 +76,7 @@ class ActiveLearning:
         self.curve: list[dict[str, Any]] = []
         self.ledger: Ledger
         self.writer: SummaryWriter | None = None
+        self._shared: FirstCommittees | None = None
 
     def run(self) -> None:
         """Run, or go on with, all rounds.
@@ -101,7 +103,10 @@ class ActiveLearning:
                 num_classes=self.settings["num_classes"],
                 in_channels=self.settings["in_channels"],
             )
-            finished = self.folder.open(run_record(self.settings, self.components, split, task))
+            record = run_record(self.settings, self.components, split, task)
+            finished = self.folder.open(record)
+            if self.settings.get("first_committees") is not None:
+                self._shared = FirstCommittees(self.settings["first_committees"], record)
             self.ledger = self._read_ledger(Ledger(split))
             if finished:
                 logger.info("The run in %s is finished; nothing is left to do.", self.folder.root)
@@ -168,7 +173,12 @@ class ActiveLearning:
                 "Round %d of %d: training on %d labelled cases (%d items).",
                 number, self.rounds, len(ledger.labelled), len(ledger.training),
             )  # fmt: skip
+        shared = self._shared if number == 0 else None
+        if shared is not None:
+            shared.take(stages.folder)
         stages.train(self.settings["warm_start"])
+        if shared is not None:
+            shared.leave(stages.folder)
         stages.measure()
         if ledger.unlabelled or self.settings["keep_labelled"]:
             stages.score(final)

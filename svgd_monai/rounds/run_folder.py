@@ -24,7 +24,7 @@ PEOPLE_KEYS = frozenset(
 #: The data set may move as long as its content, whose fingerprint is compared, is the same.
 MAY_CHANGE = frozenset(
     {"output_dir", "dataset_dir", "cache_dir", "device", "num_workers", "log_every", "download", "split_file",
-    "committee_file",
+    "committee_file", "first_committees",
      "stage_dir", "datalist_file", "bundle_root"}
 ) | PEOPLE_KEYS  # fmt: skip
 _PACKAGES = ("svgd_monai", "torch", "monai", "numpy", "nibabel", "pytorch-ignite")

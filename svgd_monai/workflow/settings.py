@@ -15,8 +15,10 @@ import torch
 
 from svgd_monai.acquisition import get_strategy
 from svgd_monai.acquisition.cold_start import COLD_STARTS
+from svgd_monai.acquisition.strategies import REDRAWS
 from svgd_monai.committee.keeper import CHECKPOINTS
 from svgd_monai.committee.posterior import COMMITTEES
+from svgd_monai.committee.trainer import MEMBER_BATCHES
 from svgd_monai.errors import SettingsError
 
 _NULL = ("null", "none")
@@ -83,6 +85,11 @@ def _annotators(names: list[str]) -> None:
             raise SettingsError(f"annotators{str(error).removeprefix('annotator')}") from error
 
 
+def _seeds(seeds: list[int]) -> None:
+    if len(set(seeds)) < len(seeds):
+        raise SettingsError(f"seeds: {seeds} holds a seed twice.")
+
+
 #: Every key that the package itself understands; a bundle's configuration names those it uses.
 KEYS: dict[str, Key] = {
     "dataset_dir": Key("str"),
@@ -103,12 +110,17 @@ KEYS: dict[str, Key] = {
     "normalise_over": Key("str", choices=("unlabelled", "all")),
     "uncertainty_reduction": Key("str", choices=("mean", "sum", "foreground", "top")),
     "keep_labelled": Key("bool"),
+    "redraws": Key("str", choices=REDRAWS),
+    "shuffle_scores": Key("bool"),
+    "member_batches": Key("str", choices=MEMBER_BATCHES),
+    "method": Key("str", null=True),
+    "first_committees": Key("str", null=True),
     "warm_start": Key("bool"),
     "rounds": Key("int", low=0),
     "steps_per_round": Key("int", low=1),
     "validations_per_round": Key("int", low=1),
     "queries_per_round": Key("int", low=1),
-    "initial_labelled": Key("int", low=1),
+    "initial_labelled": Key("int", null=True, low=1, words={"all": None}),
     "validation_cases": Key("int", null=True, low=1),
     "test_cases": Key("int", null=True, low=1),
     "split_file": Key("str", null=True),
@@ -148,6 +160,11 @@ KEYS: dict[str, Key] = {
     "stop_gain": Key("float", low=0),
     "surface_distances": Key("bool"),
     "num_workers": Key("int", low=0),
+    "seeds": Key("ints", low=0, check=_seeds),
+    "only": Key("names", null=True),
+    "workers": Key("int", low=1),
+    "threads": Key("int", null=True, low=1),
+    "report": Key("bool"),
     "log_every": Key("int", low=1),
     "cache_dir": Key("str"),
 }
@@ -265,10 +282,13 @@ def _names(name: str, value: Any, key: Key) -> list[str]:
 
 def _list(name: str, value: Any, key: Key) -> list[Any]:
     kind = key.kind.removesuffix("s")
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and key.length is not None:
-        value = [value] * key.length
-    if not isinstance(value, (list, tuple)) or (key.length is not None and len(value) != key.length):
-        raise SettingsError(f"{name}: {value!r} is not a list of {key.length} numbers.")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = [value] * (key.length or 1)
+    elif isinstance(value, str) and key.length is None:
+        text = value.strip()
+        value = (text[1:-1] if text.startswith("[") and text.endswith("]") else text).split(",")
+    if not isinstance(value, (list, tuple)) or (key.length is not None and len(value) != key.length) or not value:
+        raise SettingsError(f"{name}: {value!r} is not a list of {key.length or 'some'} numbers.")
     items = [_scalar(name, item, key, kind) for item in value]
     if key.check is not None:
         key.check(items)

@@ -19,7 +19,7 @@ from svgd_monai.errors import SettingsError, SvgdMonaiError
 from svgd_monai.files import reason, write_text
 
 MARKER = "# The wiring, the same in every bundle: change it in svgd_monai/workflow/wiring/, not here."
-STAGES = ("active_learning", "train", "evaluate", "acquire", "inference")
+STAGES = ("active_learning", "train", "evaluate", "acquire", "inference", "study")
 
 
 def wiring(stage: str) -> str:

@@ -325,3 +325,22 @@ def test_epochs_hold_all_steps_and_no_epoch_is_empty():
 @pytest.mark.parametrize(("steps", "validations", "length", "count"), [(1500, 5, 300, 5), (10, 4, 3, 4), (3, 5, 1, 3)])
 def test_worked_numbers_of_epochs(steps, validations, length, count):
     assert (epoch_length(steps, validations), epochs(steps, validations)) == (length, count)
+
+
+def test_streams_are_shuffled_independently_and_the_first_is_the_shared_one():
+    alone, three = drawn(7, 2, 35), list(StepSampler(7, 2, 35, streams=3))
+    items = [[[index % 7 for index in batch[2 * s : 2 * s + 2]] for batch in three] for s in range(3)]
+    assert items[0] == [[index % 7 for index in batch] for batch in alone]
+    for stream in items:
+        flat = [item for batch in stream for item in batch]
+        assert all(sorted(flat[begin : begin + 7]) == list(range(7)) for begin in range(0, 70, 7))
+    assert items[0] != items[1] != items[2] != items[0]
+    draws = [index // 7 for batch in three for index in batch]
+    assert len(set(draws)) == len(draws)  # a draw seeds the random transforms
+
+
+def test_streams_continue_where_they_were():
+    sampler = StepSampler(5, 2, 12, streams=2)
+    whole = list(sampler)
+    sampler.start = 5
+    assert list(sampler) == whole[5:]

@@ -231,3 +231,18 @@ def test_hippocampus_splits_use_every_real_case():
     split = resolve_split(cases, "task04_hippocampus", 2, 10, search=[DATA_LISTS])
     assert split == draw_split(cases, 2, 10)
     assert sorted(case for role in roles(split) for case in role) == cases
+
+
+def test_all_is_every_case_outside_the_held_out_sets(tmp_path):
+    ten = draw_split(CASES, 3, 10)
+    everything = draw_split(CASES, 3, None)
+    assert (everything.validation, everything.test) == (ten.validation, ten.test)
+    assert everything.initial == tuple(sorted(ten.initial + ten.pool))
+    assert everything.pool == ()
+    file = write(tmp_path / "split.json", single())
+    read = resolve_split("abcdef", file, 0, None)
+    assert (read.initial, read.pool) == (("a", "b", "c", "d"), ())
+
+
+def test_all_of_nothing_is_refused():
+    assert "initial_labelled is 1, but of 4 cases 0 are left" in complaint(draw_split, "abcd", 0, None, 2, 2)

@@ -36,7 +36,8 @@ def example(name):
     """A value of the key, in its type."""
     key = KEYS[name]
     if key.kind in ("ints", "floats"):
-        return [(int if key.kind == "ints" else float)(least(name))] * key.length
+        first = (int if key.kind == "ints" else float)(least(name))
+        return [first] * key.length if key.length else [first, first + 1, first + 2]
     if key.kind == "names":
         return ["ann", "bob"]
     if key.kind == "str":
@@ -145,14 +146,14 @@ class TestSwitches:
 class TestLists:
     @pytest.mark.parametrize("name", keys("ints", "floats"))
     def test_may_be_given_as_one_number(self, name):
-        number, length = example(name)[0], KEYS[name].length
+        number, length = example(name)[0], KEYS[name].length or 1
         assert same(check_setting(name, number), [number] * length)
 
     @pytest.mark.parametrize("name", keys("ints", "floats"))
     def test_may_be_given_as_a_tuple(self, name):
         assert same(check_setting(name, tuple(example(name))), example(name))
 
-    @pytest.mark.parametrize("name", keys("ints", "floats"))
+    @pytest.mark.parametrize("name", [name for name in keys("ints", "floats") if KEYS[name].length])
     def test_of_another_length_are_refused(self, name):
         assert "list of" in refusal(name, example(name)[:-1])
         assert "list of" in refusal(name, [*example(name), 1])
@@ -162,6 +163,12 @@ class TestLists:
     @pytest.mark.parametrize("bad", [-1, "x", None, True, [1], float("nan")])
     def test_with_one_bad_number_are_refused(self, name, bad):
         refusal(name, [*example(name)[:-1], bad])
+
+    def test_of_any_length_may_be_a_text_with_commas(self):
+        for value in ([4, 0], "4,0", "[4, 0]"):
+            assert same(check_setting("seeds", value), [4, 0])
+        assert "twice" in refusal("seeds", [1, 2, 1])
+        refusal("seeds", [])
 
     def test_are_of_the_key_s_type(self):
         assert same(check_setting("spacing", [1, "2", 2.5]), [1.0, 2.0, 2.5])

@@ -1,0 +1,73 @@
+"""From the configuration of a study to its runs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from svgd_monai.errors import SettingsError
+from svgd_monai.rounds.study.cells import study_cells
+from svgd_monai.rounds.study.runner import Study
+from svgd_monai.workflow import KEYS, MACHINERY, calling_workflow
+
+#: Keys of ``study.yaml`` that are the study's own.
+_STUDY = ("study", "methods", "grid", "bundle_root")
+STUDY_KEYS = ("seeds", "workers", "threads", "only", "report")
+#: What a study sets for each run.
+_OF_A_CELL = ("output_dir", "cache_dir", "seed", "method", "first_committees", "imports")
+
+
+def study(configuration: str) -> Study:
+    """The study of the configuration that calls this.
+
+    ``methods`` and ``grid`` say what is compared, see :func:`~svgd_monai.rounds.study.cells.study_cells`. All other
+    top-level keys that a run knows, and components that overlay files have added, hold for every run.
+
+    Args:
+        configuration: file name of the runs' configuration, beside the calling one.
+
+    Raises:
+        SettingsError: what the methods or ``only`` say makes no sense.
+    """
+    workflow = calling_workflow().workflow
+    parser = workflow.parser
+    file = Path(workflow.config_root_path) / configuration
+    known = _known_keys(file)
+    common: dict[str, Any] = {}
+    for key, value in parser.config.items():
+        if key in _OF_A_CELL or key in (*MACHINERY, *_STUDY, *STUDY_KEYS):
+            continue
+        common[key] = parser.get_parsed_content(key) if key in KEYS else copy.deepcopy(value)
+    if "imports" in parser:
+        common["imports"] = list(parser["imports"])
+    base = ConfigParser.load_config_file(str(file))
+    # As they are written: a component in them is resolved in the runs, not here.
+    methods, grid = (copy.deepcopy(parser.config.get(key)) for key in ("methods", "grid"))
+    seeds = parser.get_parsed_content("seeds")
+    cells = study_cells(methods, grid, seeds, {**base, **common}, known)
+    only = parser.get_parsed_content("only")
+    if only is not None:
+        unknown = sorted(set(only) - {cell.method for cell in cells})
+        if unknown:
+            names = ", ".join(dict.fromkeys(cell.method for cell in cells))
+            raise SettingsError(f"only: {unknown[0]!r} is not a method of this study, which has {names}.")
+        cells = [cell for cell in cells if cell.method in only]
+    return Study(
+        folder=parser.get_parsed_content("output_dir"),
+        configuration=file,
+        common={"rounds": base["rounds"], **common},
+        cells=cells,
+        workers=parser.get_parsed_content("workers"),
+        threads=parser.get_parsed_content("threads"),
+        report=parser.get_parsed_content("report"),
+    )
+
+
+def _known_keys(configuration: Path) -> frozenset[str]:
+    """Top-level keys of a run's configuration and of those that it runs in its rounds."""
+    content = ConfigParser.load_config_file(str(configuration))
+    files = [configuration.parent / name for name in content.get("stages", {}).values()]
+    return frozenset(content).union(*(ConfigParser.load_config_file(str(file)) for file in files))

@@ -1,0 +1,241 @@
+"""A study: many runs that differ in one factor each, so that reviewers can compare like with like."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import yaml
+
+from svgd_monai.errors import RunFolderError
+from svgd_monai.files import write_text
+from svgd_monai.report.build import write_report
+from svgd_monai.rounds.first import QUERY_KEYS
+from svgd_monai.rounds.lock import BUSY, is_locked
+from svgd_monai.rounds.study.cells import Cell
+from svgd_monai.rounds.study.state import (
+    DONE,
+    ELSEWHERE,
+    FAILED,
+    RUNNING,
+    WAITING,
+    Progress,
+    read_progress,
+    remaining_seconds,
+    write_table,
+)
+
+logger = logging.getLogger(__name__)
+
+_POLL = 1.0  # seconds between looks at the runs
+
+
+class Study:
+    """Runs the cells of a study, each by the command line that a user would type, and reports on them.
+
+    A cell's folder is a run's folder like any other. Beside it lie ``seed_<n>.yaml``, the overlay that makes this run
+    of the configuration, and ``seed_<n>.log``. All cells share a cache (preprocessed volumes, mutual information) and,
+    where they differ only in what they query, the committee of round 0. The same command goes on where it was stopped,
+    and several processes, also on several machines with the folder in common, share out the cells: each run is locked
+    while one is at work in it.
+
+    Args:
+        folder: the study's.
+        configuration: of the runs, without their overlays.
+        common: keys of every run, as YAML takes them.
+        cells: the runs.
+        workers: runs at a time.
+        threads: of each run's process; None shares out the cores.
+        report: whether ``report/`` is written at the end.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        configuration: str | os.PathLike[str],
+        common: Mapping[str, Any],
+        cells: Sequence[Cell],
+        workers: int = 1,
+        threads: int | None = None,
+        report: bool = True,
+    ) -> None:
+        self.folder = Path(folder)
+        self.configuration = Path(configuration)
+        self.common = dict(common)
+        self.cells = list(cells)
+        self.workers = workers
+        self.threads = threads or max(1, (os.cpu_count() or 1) // workers)
+        self.report = report
+        self.states: dict[Cell, str] = {}
+        self.progress: dict[Cell, Progress] = {}
+        self._processes: dict[Cell, subprocess.Popen[bytes]] = {}
+
+    def run(self) -> None:
+        """Run what is left, and write the report.
+
+        Raises:
+            RunFolderError: a run has failed; all others have been run.
+            OSError: the file system refuses.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for cell in self.cells:
+            self._look(cell)
+            self.states[cell] = DONE if self._is_done(cell) else WAITING
+        logger.info("%s", self._summary())
+        with _terminated_as_interrupted():
+            try:
+                self._run_all()
+            finally:
+                self._stop()
+                write_table(self.folder, self.cells, self.states, self.progress)
+        failed = [cell for cell in self.cells if self.states[cell] == FAILED]
+        if self.report and any(state == DONE for state in self.states.values()):
+            write_report(self.folder)
+            logger.info("The report is in %s.", self.folder / "report")
+        if failed:
+            log = self._file(failed[0], ".log")
+            raise RunFolderError(
+                f"{len(failed)} of {len(self.cells)} runs failed, the first ({failed[0].name}) with: "
+                f"{_last_line(log)} Its output is in {log}."
+            )
+
+    def overlay(self, cell: Cell) -> dict[str, Any]:
+        """The keys that make a run of the configuration."""
+        return {
+            **self.common,
+            **cell.keys,
+            "seed": cell.seed,
+            "output_dir": str(self.folder / cell.place),
+            "cache_dir": str(self.folder / "cache"),
+            "first_committees": str(self.folder / "cache" / "first_committees"),
+        }
+
+    def _run_all(self) -> None:
+        while True:
+            changed = self._collect()
+            while len(self._processes) < self.workers and (cell := self._next()) is not None:
+                self._start(cell)
+                changed = True
+            if changed:
+                write_table(self.folder, self.cells, self.states, self.progress)
+            if not self._processes:
+                if not any(state == WAITING for state in self.states.values()):
+                    break
+                raise RunFolderError(f"{self.folder}: no run could be started.")
+            time.sleep(_POLL)
+        elsewhere = sum(state == ELSEWHERE for state in self.states.values())
+        if elsewhere:
+            logger.info("%d runs are in the hands of other processes; the same command looks again.", elsewhere)
+
+    def _next(self) -> Cell | None:
+        """The next cell to start; one whose first committee another cell is about to train waits for it."""
+        training = {self._training(c) for c in self._processes if self.progress[c].done == 0}
+        waiting = [cell for cell in self.cells if self.states[cell] == WAITING]
+        for cell in sorted(waiting, key=lambda c: self._training(c) in training):  # stable: else in their order
+            if is_locked(self.folder / cell.place):
+                self.states[cell] = ELSEWHERE
+                continue
+            return cell
+        return None
+
+    def _training(self, cell: Cell) -> str:
+        keys = {k: v for k, v in self.overlay(cell).items() if k not in QUERY_KEYS | {"output_dir"}}
+        return yaml.safe_dump(keys, sort_keys=True)
+
+    def _start(self, cell: Cell) -> None:
+        overlay = write_text(self._file(cell, ".yaml"), self._text(cell))
+        command = [
+            sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(self.configuration), str(overlay)])
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        with self._file(cell, ".log").open("ab") as log:
+            # The words are our own; a process of its own leaves no memory and no state to the next run.
+            self._processes[cell] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603
+        self.states[cell] = RUNNING
+        logger.info("Started: %s, in %s.", cell.name, self.folder / cell.place)
+
+    def _collect(self) -> bool:
+        """Take in what the runs have done; whether anything changed."""
+        changed = False
+        for cell, process in list(self._processes.items()):
+            code = process.poll()
+            before = self.progress[cell].done
+            self._look(cell)
+            changed |= self.progress[cell].done != before
+            if code is None:
+                continue
+            del self._processes[cell]
+            self.states[cell] = DONE if code == 0 and self._is_done(cell) else FAILED
+            if self.states[cell] == FAILED and _last_line(self._file(cell, ".log")).startswith(BUSY):
+                self.states[cell] = WAITING  # another process was faster, or looked whether there is one
+            self._share_checks(cell)
+            changed = True
+            logger.info("%s: %s. %s", self.states[cell].capitalize(), cell.name, self._summary())
+        return changed
+
+    def _share_checks(self, cell: Cell) -> None:
+        """A run's folder tells by itself what its cases are: reports read nothing else."""
+        checks, own = self.folder / "cache/case_checks.json", self.folder / cell.place / "cache/case_checks.json"
+        if self.states[cell] == DONE and checks.is_file() and not own.is_file():
+            own.parent.mkdir(exist_ok=True)
+            shutil.copyfile(checks, own)
+
+    def _look(self, cell: Cell) -> None:
+        self.progress[cell] = read_progress(self.folder / cell.place, int(self.overlay(cell)["rounds"]))
+
+    def _is_done(self, cell: Cell) -> bool:
+        """Whether the run is complete, and the one that this study asks for."""
+        overlay = self._file(cell, ".yaml")
+        return self.progress[cell].finished and overlay.is_file() and overlay.read_text("utf-8") == self._text(cell)
+
+    def _text(self, cell: Cell) -> str:
+        return yaml.safe_dump(self.overlay(cell), sort_keys=False, allow_unicode=True)
+
+    def _file(self, cell: Cell, suffix: str) -> Path:
+        return self.folder / cell.place.with_name(cell.place.name + suffix)
+
+    def _stop(self) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        for cell, process in self._processes.items():
+            process.wait()
+            self.states[cell] = WAITING
+        self._processes.clear()
+
+    def _summary(self) -> str:
+        count = {state: sum(s == state for s in self.states.values()) for state in (DONE, RUNNING, FAILED)}
+        left = len(self.cells) - count[DONE] - count[FAILED]
+        words = f"{count[DONE]} of {len(self.cells)} runs are done, {left} are left"
+        if count[FAILED]:
+            words += f", {count[FAILED]} failed"
+        seconds = remaining_seconds(self.cells, self.states, self.progress, self.workers)
+        return words + (f"; about {seconds / 60:.0f} min to go." if left and seconds is not None else ".")
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A SIGTERM ends the study as Ctrl-C does: with its runs."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text("utf-8", errors="replace").split("\n") if log.is_file() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output.")

@@ -1,0 +1,217 @@
+"""A study through the command line: its runs, what they share, what stops it, and how it goes on."""
+
+import csv
+import json
+from pathlib import Path
+
+import filelock
+import pytest
+import yaml
+from command import TINY, run_bundle, words
+
+from svgd_monai.data import make_phantom
+from svgd_monai.rounds.study import Study, study_cells
+from svgd_monai.rounds.study.state import DONE, ELSEWHERE, FAILED
+
+METHODS = {
+    "entropy": {"acquisition": "entropy"},
+    "random": {"acquisition": "random", "keep_labelled": False},
+    "full": {"initial_labelled": "all", "rounds": 0},
+}
+
+
+def rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def command(bundle, overlay, folder, **keys):
+    return run_bundle(*words(bundle / "configs/study.yaml", overlay, output_dir=folder, threads=1, **keys))
+
+
+@pytest.fixture(scope="module")
+def overlay(tmp_path_factory):
+    root = tmp_path_factory.mktemp("study overlay")
+    dataset = make_phantom(root / "phantom", "mr", 10)
+    keys = {**TINY, "surface_distances": False, "dataset_dir": str(dataset), "initial_labelled": 2, "test_cases": 3}
+    file = root / "small.yaml"
+    file.write_text(yaml.safe_dump({**keys, "queries_per_round": 1, "methods": METHODS, "seeds": [3]}, sort_keys=False))
+    return file
+
+
+@pytest.fixture(scope="module")
+def finished(bundle, overlay, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    result = command(bundle, overlay, folder, workers=2)
+    assert result.exit_code == 0, result.last_line
+    return folder, result
+
+
+def test_every_run_is_a_runs_folder_like_any_other(finished):
+    folder, _ = finished
+    for name in METHODS:
+        record = json.loads((folder / f"runs/{name}/seed_3/run.json").read_text())
+        assert record["finished"] is True
+        assert record["settings"]["method"] == name
+        assert record["settings"]["seed"] == 3
+        assert (folder / f"runs/{name}/seed_3/cache/case_checks.json").is_file()  # reports read nothing else
+
+
+def test_the_table_says_that_all_is_done_and_the_report_stands(finished):
+    folder, result = finished
+    table = rows(folder / "study.csv")
+    assert [(row["method"], row["state"], row["rounds_done"]) for row in table] == [
+        ("entropy", "done", "2"), ("random", "done", "2"), ("full", "done", "1"),
+    ]  # fmt: skip
+    assert all(float(row["seconds"]) > 0 for row in table)
+    found = {row["method"] for row in rows(folder / "report/summary.csv")}
+    assert found == {"entropy", "random/delete", "full"}
+    assert "3 of 3 runs are done, 0 are left." in result.stdout + result.stderr
+
+
+def test_a_first_committee_is_trained_once_for_methods_that_differ_in_their_queries(finished):
+    folder, _ = finished
+    particles = {name: (folder / f"runs/{name}/seed_3/round_000/committee.pt").read_bytes() for name in METHODS}
+    assert particles["entropy"] == particles["random"] != particles["full"]
+    trained = [
+        name
+        for name in ("entropy", "random")
+        if "train" in json.loads((folder / f"runs/{name}/seed_3/round_000/times.json").read_text())
+    ]
+    assert len(trained) == 1
+
+
+def test_the_overlay_beside_a_run_makes_the_same_run_again(bundle, finished, tmp_path):
+    folder, _ = finished
+    keys = {"output_dir": tmp_path / "again", "cache_dir": tmp_path / "cache", "first_committees": "null"}
+    result = run_bundle(
+        *words(bundle / "configs/active_learning.yaml", folder / "runs/random/seed_3.yaml", **keys, device="cpu")
+    )
+    assert result.exit_code == 0, result.last_line
+    times = ("seconds_train", "seconds_score")
+    again, first = (
+        [{k: v for k, v in row.items() if k not in times} for row in rows(path / "learning_curve.csv")]
+        for path in (tmp_path / "again", folder / "runs/random/seed_3")
+    )
+    assert again == first
+
+
+def test_a_finished_study_starts_nothing(bundle, overlay, finished, monkeypatch):
+    monkeypatch.setattr("subprocess.Popen", None)
+    result = command(bundle, overlay, finished[0])
+    assert result.exit_code == 0, result.last_line
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"only": "entropy,bald"}, "only: 'bald' is not a method of this study, which has entropy, random, full."),
+        ({"seeds": "0,x"}, "seeds: 'x' is not a whole number."),
+        ({"workers": 0}, "workers: 0 is below 1."),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_written(bundle, overlay, tmp_path, keys, sentence):
+    result = command(bundle, overlay, tmp_path / "study", **keys)
+    assert (result.exit_code, result.last_line) == (1, sentence)
+    assert not (tmp_path / "study").exists()
+
+
+# Without the command line: what a study makes of its processes
+
+
+class Process:
+    """Ends at once, as told."""
+
+    def __init__(self, code, deed):
+        self.code, self.deed = code, deed
+
+    def poll(self):
+        self.deed()
+        return self.code
+
+    def terminate(self):
+        pass
+
+    def wait(self):
+        return self.code
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A study whose processes do what ``deeds`` says: method -> (exit status, function of the run's folder)."""
+    cells = study_cells({"a": {}, "b": {}, "c": {"batch_size": 2}}, None, [0], {}, frozenset())
+    made = Study(tmp_path / "study", "active_learning.yaml", {"rounds": 1}, cells, report=False)
+    made.deeds, made.started = {}, []
+
+    def start(words, stdout, **_options):
+        overlay = Path(words[-1].split("'")[-2])
+        folder = overlay.with_suffix("")
+        method = folder.parent.name
+        made.started.append(method)
+        code, deed = made.deeds.get(method, (0, finish))
+        return Process(code, lambda: deed(folder, stdout))
+
+    monkeypatch.setattr("subprocess.Popen", start)
+    monkeypatch.setattr("svgd_monai.rounds.study.runner._POLL", 0)
+    return made
+
+
+def finish(folder, _log=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps({"settings": {"rounds": 1}, "finished": True}))
+    (folder / "learning_curve.csv").write_text("round,val_dice,test_dice\n0,0.1,0.1\n1,0.2,0.3\n")
+
+
+def fail(folder, _log=None):
+    folder.with_name("seed_0.log").write_text("working\nlearning_rate: it burns.\n\n")
+
+
+def test_a_run_that_fails_stops_no_other_and_is_named_in_the_end(study):
+    study.deeds["a"] = (1, fail)
+    with pytest.raises(Exception, match=r"1 of 3 runs failed, the first \(a, seed 0\) with: learning_rate: it burns\."):
+        study.run()
+    assert [study.states[cell] for cell in study.cells] == [FAILED, DONE, DONE]
+    assert [row["state"] for row in rows(study.folder / "study.csv")] == ["failed", "done", "done"]
+
+
+def test_a_run_that_ends_well_but_unfinished_has_failed(study):
+    study.deeds["b"] = (0, lambda folder, log: fail(folder))
+    with pytest.raises(Exception, match="1 of 3 runs failed"):
+        study.run()
+
+
+def test_what_is_done_is_not_started_again_unless_its_keys_have_changed(study):
+    study.run()
+    study.run()
+    assert study.started == ["a", "b", "c"]
+    study.common["learning_rate"] = 0.5  # the run itself decides whether it may go on
+    study.run()
+    assert study.started == ["a", "b", "c"] * 2
+
+
+def test_a_run_in_another_process_is_left_to_it(study):
+    held = study.folder / "runs/b/seed_0"
+    held.mkdir(parents=True)
+    with filelock.FileLock(held / ".lock"):
+        study.run()
+    assert study.started == ["a", "c"]
+    assert study.states[study.cells[1]] == ELSEWHERE
+    study.run()
+    assert study.started == ["a", "c", "b"]
+
+
+def test_a_first_committee_that_is_being_trained_is_waited_for_by_running_another_method(study):
+    study.workers = 2
+    study.run()
+    assert study.started[:2] == ["a", "c"]  # b would train the same as a
+
+
+def test_a_run_that_finds_its_folder_held_is_tried_again(study):
+    def busy(folder, _log):
+        folder.with_name("seed_0.log").write_text(f"output_dir: another process is at work in {folder}.\n")
+        study.deeds["a"] = (0, finish)
+
+    study.deeds["a"] = (1, busy)
+    study.run()
+    assert study.started.count("a") == 2
+    assert set(study.states.values()) == {DONE}
