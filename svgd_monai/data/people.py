@@ -11,15 +11,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from svgd_monai.data.checks import CaseFacts, check_cases
+from svgd_monai.data.check_cache import CaseFacts
+from svgd_monai.data.checks import check_cases
 from svgd_monai.data.datalist import read_dataset, read_images
 from svgd_monai.data.entries import Item, is_file, is_folder
 from svgd_monai.data.nifti import NIFTI_SUFFIXES, read_bytes
-from svgd_monai.data.source import CHECKS_FILE
+from svgd_monai.data.task import CHECKS_FILE
 from svgd_monai.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+#: What a worklist puts behind a case's name: its pre-segmentation and its uncertainty map.
+WORKLIST_SUFFIXES = ("_seg", "_uncertainty")
 _FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 
 
@@ -73,6 +76,7 @@ def find_people_data(
     images: str | os.PathLike[str],
     validation: str | os.PathLike[str] | None = None,
     test: str | os.PathLike[str] | None = None,
+    allow_outside: bool = False,
 ) -> PeopleData:
     """List the cases; no volume is read.
 
@@ -82,16 +86,18 @@ def find_people_data(
         images: a folder of NIfTI images, or what else :func:`~svgd_monai.data.datalist.read_images` takes.
         validation: see :func:`read_labelled_folder`; None: the team has no validation set of its own.
         test: likewise.
+        allow_outside: accept files that a list names outside its folder.
 
     Raises:
-        DataError: a folder or an image is missing, or two sets disagree about a case; the sentence begins with the key.
+        DataError: a folder or an image is missing, an image has the name of another's pre-segmentation, or two sets
+            disagree about a case; the sentence begins with the key.
     """
     try:
-        pool = {item["case"]: item for item in read_images(images)}
+        pool = {item["case"]: item for item in read_images(images, allow_outside=allow_outside)}
     except DataError as error:
         raise DataError(f"images: {error}") from error
     held = {
-        key: {} if path is None else read_labelled_folder(path, key)
+        key: {} if path is None else read_labelled_folder(path, key, allow_outside)
         for key, path in (("validation", validation), ("test", test))
     }
     for case in held["validation"]:
@@ -106,22 +112,30 @@ def find_people_data(
             del pool[case]
     if not pool:
         raise DataError(f"images: {images} holds no image beside those of the held-out sets.")
+    for case in pool:
+        for name in (f"{case}{suffix}" for suffix in WORKLIST_SUFFIXES):
+            if name in pool:
+                raise DataError(
+                    f"images: {pool[name]['image']} has the name that a worklist gives a file beside the case {case}; "
+                    "if it is no image, move it elsewhere, else rename it."
+                )
     return PeopleData(dict(sorted(pool.items())), held["validation"], held["test"])
 
 
-def read_labelled_folder(path: str | os.PathLike[str], key: str) -> dict[str, Item]:
+def read_labelled_folder(path: str | os.PathLike[str], key: str, allow_outside: bool = False) -> dict[str, Item]:
     """The labelled cases of a folder: in MSD form, or with ``images/`` and ``labels/`` (``imagesTr/``, ``labelsTr/``).
 
     Args:
         path: the folder.
         key: the configuration's key, for error messages.
+        allow_outside: accept files that ``dataset.json`` names outside the folder.
 
     Raises:
         DataError: the folder has neither form, or an image has no label of the same name.
     """
     root = Path(path).absolute()
     if is_file(root / "dataset.json"):
-        return read_dataset(root).items
+        return read_dataset(root, allow_outside).items
     for images, labels in _FOLDERS:
         if is_folder(root / images) and is_folder(root / labels):
             return {item["case"]: _paired(item, root / labels, key) for item in read_images(root / images)}

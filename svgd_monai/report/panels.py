@@ -61,10 +61,11 @@ def case_panel(
     figure.colorbar(heat, ax=axes[3], shrink=0.8)
     for axis in axes:
         axis.set_axis_off()
-    for place, side, align in ((0.02, "L", "left"), (0.98, "R", "right")):  # of the patient: the volume is RAS+
+    for place, side, align in ((0.02, "R", "left"), (0.98, "L", "right")):  # of the patient
         axes[0].text(place, 0.5, side, transform=axes[0].transAxes, color="yellow", ha=align)
     legend = ", ".join(f"{name}: {_COLOUR_NAMES[index % 8]}" for index, name in enumerate(classes) if index > 0)
-    figure.suptitle(f"{title}   ({legend})" if legend else title, fontsize=10)
+    # A case's name is no mathematics, whatever dollar signs it holds.
+    figure.suptitle(f"{title}   ({legend})" if legend else title, fontsize=10, parse_math=False)
     return figure
 
 
@@ -84,8 +85,8 @@ _COLOUR_NAMES = ("black", "orange", "sky blue", "green", "yellow", "pink", "verm
 
 
 def _slice(volume: Tensor, level: int) -> np.ndarray:
-    """Axial slice of an RAS+ volume: the patient's left at the left of the picture, anterior up."""
-    return torch.as_tensor(volume)[..., level].detach().cpu().float().numpy().T
+    """Axial slice of an RAS+ volume as viewers show it: the patient's right at the left of the picture, anterior up."""
+    return torch.as_tensor(volume)[..., level].detach().cpu().float().flip(0).numpy().T
 
 
 def _overlay(axis: Axes, indices: np.ndarray, count: int) -> None:

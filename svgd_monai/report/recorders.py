@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from ignite.engine import Engine, Events
+from matplotlib.figure import Figure
 from monai.transforms import Compose
 
 from svgd_monai.acquisition import get_strategy, maps_from_statistics
@@ -43,7 +44,7 @@ class PoolRecorder:
     :class:`~svgd_monai.committee.CommitteeEvaluator` over ``dataset``.
 
     Args:
-        writer: a summary writer.
+        writer: a summary writer; None, as in all but the first of several processes, records nothing.
         folder: where the acquisition handler writes.
         dataset: the pool, preprocessed.
         labels: label file of each case that the oracle reveals; a case that is not in it is shown without truth.
@@ -55,7 +56,7 @@ class PoolRecorder:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: Writer | None,
         folder: str | os.PathLike[str],
         dataset: Any,
         labels: Mapping[str, str],
@@ -75,10 +76,12 @@ class PoolRecorder:
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
-        engine.add_event_handler(Events.COMPLETED, self.record)
+        if self.writer is not None:
+            engine.add_event_handler(Events.COMPLETED, self.record)
 
     def record(self, engine: Engine) -> None:
         """Histogram and pictures of the round."""
+        assert self.writer is not None  # else it is not attached
         rows = read_csv(self.folder / SCORES_FILE)
         for column in ("score", "uncertainty", "mutual_information", "disagreement"):
             values = [float(row[column]) for row in rows if row[column]]
@@ -90,9 +93,10 @@ class PoolRecorder:
             return
         position = {item["case"]: index for index, item in enumerate(self.dataset.data)}
         for rank, case in enumerate(read_json(self.folder / QUERIES_FILE)[:PANELS], start=1):
-            self._picture(engine, case, position[case], rank)
+            figure = self._picture(engine, case, position[case])
+            self.writer.add_figure(f"queried/{rank}", figure, self.step)
 
-    def _picture(self, engine: Any, case: str, index: int, rank: int) -> None:
+    def _picture(self, engine: Any, case: str, index: int) -> Figure:
         truth = None
         if case in self.labels:  # first: resampling needs as much memory as the rest
             truth = self.transform({"image": self.dataset.data[index]["image"], "label": self.labels[case]})["label"][0]
@@ -106,8 +110,7 @@ class PoolRecorder:
         )
         unit = "" if self.uncertainty_map == "variance" else "nats"
         probability = mean_probability(statistics[None])[0]
-        figure = case_panel(case, image[0], probability, uncertainty, truth, self.classes, unit)
-        self.writer.add_figure(f"queried/{rank}", figure, self.step)
+        return case_panel(case, image[0], probability, uncertainty, truth, self.classes, unit)
 
 
 def dice_tag(column: str) -> str | None:

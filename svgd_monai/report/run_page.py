@@ -123,8 +123,8 @@ def _ledger(ledger: Record) -> list[Block]:
         ),
     ]
     if labelled:
-        columns = ["case", "role", "since round", "annotator", "accepted", "ml", "corrected voxels", "on the surface",
-                   "Dice with pre-segmentation", "minutes"]  # fmt: skip
+        columns = ["case", "role", "since round", "annotator", "accepted (UTC)", "ml", "corrected voxels",
+                   "on the surface", "Dice with pre-segmentation", "minutes"]  # fmt: skip
         rows = [row for case, record in labelled.items() for row in _labels(case, record)]
         blocks.append(Table("Every label that was accepted, oldest first of a case.", columns, rows))
     agreed = [[case, *_agreement(record["agreement"])] for case, record in cases.items() if record["agreement"]]

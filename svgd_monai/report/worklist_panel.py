@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from svgd_monai.report.panels import CLASS_COLOURS, uncertain_slice
@@ -27,6 +28,8 @@ def worklist_panel(
 ) -> Figure:
     """The axial slice of the greatest mean uncertainty: image, the same with the contours, and the uncertainty.
 
+    It lies as 3D Slicer and ITK-SNAP show it: the patient's right at the left, anterior up, in true proportion.
+
     Args:
         image: NIfTI file; of several channels the first is shown.
         segmentation: file of the pre-segmentation, on the image's grid; None shows the image's middle slice alone.
@@ -34,23 +37,25 @@ def worklist_panel(
         classes: names of the classes, background first.
 
     Returns:
-        A figure without a window, the patient's left at its left, anterior up.
+        A figure without a window.
     """
-    grey = _read(image)
+    grey, affine = _read(image)
+    aspect = float(np.linalg.norm(affine[:3, 1]) / np.linalg.norm(affine[:3, 0]))
     if grey.ndim > 3:
         grey = grey[..., 0]
     low, high = np.percentile(grey, _WINDOW)
     grey = np.clip((grey - low) / max(high - low, 1e-6), 0, 1)
     if segmentation is None or uncertainty is None:
         figure = Figure(figsize=(3.4, 3.4), layout="constrained")
-        _show(figure.subplots(), grey, grey.shape[2] // 2, "the middle slice")
+        _show(figure.subplots(), grey, grey.shape[2] // 2, "the middle slice", aspect)
         return figure
-    mask, heat = _read(segmentation), _read(uncertainty)
+    (mask, _), (heat, _) = _read(segmentation), _read(uncertainty)
     level = uncertain_slice(torch.from_numpy(heat), torch.from_numpy(mask > 0))
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
     axes: list[Axes] = list(figure.subplots(1, 3))
-    _show(axes[0], grey, level, f"slice {level + 1} of {grey.shape[2]}")
-    _show(axes[1], grey, level, "pre-segmentation")
+    middle = affine @ [(grey.shape[0] - 1) / 2, (grey.shape[1] - 1) / 2, level, 1]
+    _show(axes[0], grey, level, f"slice {level + 1} of {grey.shape[2]} from below, S = {middle[2]:.1f} mm", aspect)
+    _show(axes[1], grey, level, "pre-segmentation", aspect)
     for value, name in enumerate(classes):
         inside = np.equal(mask[..., level].T, value)
         if value > 0 and inside.any():
@@ -58,9 +63,9 @@ def worklist_panel(
             axes[1].contour(inside, levels=[0.5], colors=[colour], linewidths=1.4)
             axes[1].plot([], [], color=colour, label=name.replace("_", " "))
     if axes[1].lines:
-        axes[1].legend(loc="lower left", fontsize=7, framealpha=0.6)
+        axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, fontsize=8, frameon=False)
     drawn = axes[2].imshow(
-        heat[..., level].T, cmap="magma", origin="lower", vmin=0.0, vmax=max(float(heat.max()), 1e-6)
+        heat[..., level].T, cmap="magma", origin="lower", vmin=0.0, vmax=max(float(heat.max()), 1e-6), aspect=aspect
     )
     axes[2].set_title("uncertainty", fontsize=9)
     axes[2].set_axis_off()
@@ -68,15 +73,20 @@ def worklist_panel(
     return figure
 
 
-def _read(path: str | os.PathLike[str]) -> NDArray[np.float32]:
-    """The voxels of a file in RAS+."""
-    volume: Any = nib.as_closest_canonical(nib.load(path))
-    return np.ascontiguousarray(volume.dataobj, dtype=np.float32)
+def _read(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """The voxels of a file, their axes pointing left, anterior and superior, and their affine."""
+    stored: Any = nib.load(path)
+    ours = nib.orientations.ornt_transform(
+        nib.orientations.io_orientation(stored.affine), nib.orientations.axcodes2ornt("LAS")
+    )
+    volume = stored.as_reoriented(ours)
+    return np.ascontiguousarray(volume.dataobj, dtype=np.float32), volume.affine
 
 
-def _show(axis: Axes, grey: NDArray[np.float32], level: int, title: str) -> None:
-    axis.imshow(grey[..., level].T, cmap="gray", origin="lower", vmin=0.0, vmax=1.0)
-    for place, side, align in ((0.02, "L", "left"), (0.98, "R", "right")):
-        axis.text(place, 0.5, side, transform=axis.transAxes, color="yellow", ha=align)
+def _show(axis: Axes, grey: NDArray[np.float32], level: int, title: str, aspect: float) -> None:
+    axis.imshow(grey[..., level].T, cmap="gray", origin="lower", vmin=0.0, vmax=1.0, aspect=aspect)
+    outline = [withStroke(linewidth=2, foreground="black")]  # yellow alone is lost on a bright image
+    for place, side, align in ((0.02, "R", "left"), (0.98, "L", "right")):
+        axis.text(place, 0.5, side, transform=axis.transAxes, color="yellow", ha=align, path_effects=outline)
     axis.set_title(title, fontsize=9)
     axis.set_axis_off()

@@ -96,3 +96,21 @@ def test_a_broken_image_is_named(images, tmp_path):
     with pytest.raises(DataError, match=f"Case {case(4)}: "):
         find_people_data(images).checked(CLASSES, tmp_path, 1)
     json.loads((tmp_path / "case_checks.json").read_text())  # what was found of the others is kept
+
+
+@pytest.mark.parametrize("suffix", ["seg", "uncertainty"])
+def test_a_segmentation_left_among_the_images_is_named(suffix, images):
+    shutil.copy(images / f"{case(4)}.nii.gz", images / f"{case(3)}_{suffix}.nii.gz")
+    with pytest.raises(DataError, match=rf"^images: .*{case(3)}_{suffix}\.nii\.gz has the name that a worklist gives"):
+        find_people_data(images)
+    (images / f"{case(3)}.nii.gz").unlink()
+    assert f"{case(3)}_{suffix}" in find_people_data(images).pool, "by itself it is a name like any other"
+
+
+def test_a_list_may_name_images_elsewhere_when_that_is_allowed(images, tmp_path):
+    file = tmp_path / "lists/ours.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"images": [str(images / f"{case(number)}.nii.gz") for number in (3, 4)]}))
+    assert sorted(find_people_data(file, allow_outside=True).pool) == [case(3), case(4)]
+    with pytest.raises(DataError, match=r"^images: .* lies outside the folder"):
+        find_people_data(file)

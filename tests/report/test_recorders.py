@@ -42,6 +42,17 @@ def test_the_picture_changes_with_each_of_its_parts():
     assert not np.array_equal(reference, pixels(case_panel("a", image, probability.roll(1, 0), uncertainty, truth)))
 
 
+def test_the_patients_right_is_at_the_left_as_viewers_show_it():
+    image, probability, uncertainty, _ = case()
+    image[:] = 0
+    image[-1, 2, :] = 1  # RAS+: the last index is the patient's right
+    axis = case_panel("a", image, probability, uncertainty).axes[0]
+    shown = np.asarray(axis.images[0].get_array())
+    assert shown[2, 0] == 1
+    assert shown.sum() == 1
+    assert {text.get_text(): text.get_position()[0] < 0.5 for text in axis.texts} == {"R": True, "L": False}
+
+
 def test_a_case_that_nobody_has_labelled_is_shown_without_truth():
     image, probability, uncertainty, _ = case()
     figure = case_panel("a", image, probability, uncertainty)

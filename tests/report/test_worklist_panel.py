@@ -34,16 +34,18 @@ def files(request, tmp_path):
 def test_the_most_uncertain_slice_with_foreground_is_shown_however_the_file_is_oriented(files):
     figure = worklist_panel(*files, ["background", "organ_a"])
     first, second, third = figure.axes[:3]
-    assert first.get_title() == f"slice {LEVEL + 1} of 10"
+    assert first.get_title() == f"slice {LEVEL + 1} of 10 from below, S = {2.0 * LEVEL:.1f} mm"
+    assert all(axis.get_aspect() == pytest.approx(1 / 1.5) for axis in figure.axes[:3]), "in true proportion"
+    assert [text.get_text() for text in first.texts] == ["R", "L"]
     shown = np.asarray(first.images[0].get_array())
     assert shown.shape == (24, 20)
-    assert (shown[10:20, 3:9] == 1).all(), "the patient's left at the left, anterior up"
+    assert (shown[10:20, 11:17] == 1).all(), "the patient's left at the right, as viewers show it, and anterior up"
     assert shown.sum() == pytest.approx(60)
     assert third.images[0].get_array().max() == pytest.approx(0.6)
     contours = [path for each in second.collections for path in each.get_paths()]
     corners = np.concatenate([path.vertices for path in contours])
-    assert corners.min(0) == pytest.approx([3.5, 10.5])
-    assert corners.max(0) == pytest.approx([7.5, 18.5])
+    assert corners.min(0) == pytest.approx([11.5, 10.5])
+    assert corners.max(0) == pytest.approx([15.5, 18.5])
     assert [text.get_text() for text in second.get_legend().get_texts()] == ["organ a"]
 
 

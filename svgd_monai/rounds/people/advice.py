@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from svgd_monai.acquisition.handler import SCORES_FILE
-from svgd_monai.files import read_csv
+from svgd_monai.files import read_csv, write_text
 from svgd_monai.report.text import count
 from svgd_monai.rounds.people.agreement import read_agreement
 
@@ -40,6 +40,28 @@ def pool_state(folder: Path) -> PoolState:
     agreement = read_agreement(folder)
     known = [agreement[case] for case in unlabelled if case in agreement]
     return PoolState(len(unlabelled), sum(known) / len(known) if known else None)
+
+
+def write_advice(
+    folders: Sequence[Path],
+    curve: Sequence[Mapping[str, Any]],
+    validating: Sequence[int],
+    presegmentation: Sequence[float],
+    stop_gain: float,
+) -> None:
+    """Write the newest round's paragraph, unless it stands there: it says what was known then.
+
+    Args:
+        folders: of the rounds, oldest first.
+        curve: see :func:`advise`, like what follows.
+        validating: likewise.
+        presegmentation: likewise.
+        stop_gain: likewise.
+    """
+    path = folders[-1] / ADVICE_FILE
+    if not path.is_file():
+        pool = [pool_state(folder) for folder in folders]
+        write_text(path, advise(curve, pool, validating, presegmentation, stop_gain) + "\n")
 
 
 def advise(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from scipy.ndimage import binary_erosion
 
 from svgd_monai.data.nifti import read_volume
 from svgd_monai.evaluation.cases import dice_per_class
+from svgd_monai.evaluation.writer import volume_like
 
 Classes = NDArray[np.int64]
 
@@ -44,6 +47,12 @@ def read_classes(path: Path) -> Classes:
     """
     values: Classes = np.rint(read_volume(path, 1).values[..., 0]).astype(np.int64)
     return values
+
+
+def empty_label(image: Path) -> bytes:
+    """A label of nothing, on the grid of an image: the content of its ``.nii.gz``."""
+    shape = nib.load(image).shape[:3]
+    return gzip.compress(volume_like(np.zeros(shape, dtype=np.uint8), image).to_bytes(), 1, mtime=0)
 
 
 def correction(label: Classes, presegmentation: Classes, classes: Mapping[int, str]) -> Correction:

@@ -7,6 +7,7 @@ geometry; ``<case>.png``. And ``worklist.csv``, which is written once and then b
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,12 @@ from typing import Any
 from svgd_monai.acquisition import get_strategy
 from svgd_monai.data.entries import Item
 from svgd_monai.data.nifti import NIFTI_SUFFIXES
+from svgd_monai.errors import RunFolderError
 from svgd_monai.evaluation.writer import INFERENCE_FILE
-from svgd_monai.files import read_csv, write_bytes, write_csv, write_json
+from svgd_monai.files import read_csv, reason, write_bytes, write_csv, write_json
 from svgd_monai.report.page import png
 from svgd_monai.report.worklist_panel import worklist_panel
-from svgd_monai.rounds.people.ledger import Entry
+from svgd_monai.rounds.people.ledger import Entry, slots
 from svgd_monai.rounds.people.table import WORKLIST_FILE, read_table
 from svgd_monai.rounds.stages import Stages
 
@@ -81,6 +83,9 @@ class Handout:
             picture = worklist_panel(items[entry.case]["image"], maps[0], maps[1], names)
             write_bytes(folder / f"{entry.case}.png", png(picture))
         self._write_table(folder, entries)
+        for entry in entries:
+            for _, save_as in slots(entry):
+                (self.root / save_as).parent.mkdir(parents=True, exist_ok=True)
         return list(entries)
 
     def _presegmented(
@@ -95,6 +100,7 @@ class Handout:
             committee_file=str(committee),
             uncertainty_map=get_strategy(self.settings["acquisition"]).uncertainty_map,
             classes=list(self.classes.values()),
+            allow_outside=True,  # the list is the run's own, the images are the team's
         )
         rows = {row["case"]: row for row in read_csv(folder / INFERENCE_FILE)}
         (folder / INFERENCE_FILE).unlink()  # its numbers stand in worklist.csv
@@ -120,7 +126,11 @@ class Handout:
                    "score", "uncertainty", "mutual_information", *expected, "agreement_dice", "minutes"]  # fmt: skip
         rows: list[dict[str, Any]] = []
         if path.is_file():
-            rows = [{column: row.get(column, "") for column in columns} for row in read_table(path)]
+            try:
+                rows = [{column: row.get(column, "") for column in columns} for row in read_table(path)]
+            except (OSError, ValueError, csv.Error) as error:
+                sentence = f"{path} cannot be read ({reason(error)}); mend it or move it away, for cases join the list."
+                raise RunFolderError(sentence) from error
         known = {row["case"] for row in rows}
         rank = len(known)
         for entry in entries:
@@ -133,16 +143,14 @@ class Handout:
                     files["presegmentation"] = f"{entry.case}_seg.nii.gz"
                     files["uncertainty_map"] = f"{entry.case}_uncertainty.nii.gz"
                 row = {"rank": rank, "case": entry.case, "annotator": annotator, "save_as": save_as, "why": entry.why}
-                rows.append(dict.fromkeys(columns) | row | files | entry.terms)
+                terms = {key: _rounded(value) for key, value in entry.terms.items()}
+                rows.append(dict.fromkeys(columns) | row | files | terms)
         write_csv(path, columns, rows)
 
 
-def slots(entry: Entry) -> list[tuple[str | None, str]]:
-    """Who labels a case, and where that label belongs, relative to the run's folder."""
-    name = f"{entry.case}.nii.gz"
-    if len(entry.annotators) > 1:
-        return [(annotator, f"labels/{annotator}/{name}") for annotator in entry.annotators]
-    return [(entry.annotators[0] if entry.annotators else None, f"labels/{name}")]
+def _rounded(value: Any) -> Any:
+    """A number as people read it; the ledger has it in full."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _links(folder: Path, case: str) -> list[Path]:
@@ -156,6 +164,7 @@ def _link(image: Path, folder: Path) -> None:
     target.unlink(missing_ok=True)  # a link whose image has moved
     try:
         target.symlink_to(image.absolute())
-    except OSError:
-        logger.info("%s cannot be linked, it is copied.", image)
+    except (OSError, NotImplementedError) as error:
+        why = getattr(error, "strerror", None) or reason(error)
+        logger.info("%s cannot be linked (%s), it is copied.", image, why)
         write_bytes(target, image.read_bytes())

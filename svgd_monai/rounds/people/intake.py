@@ -14,15 +14,17 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-from svgd_monai.data.checks import CaseFacts, check_case
+from svgd_monai.data.check_cache import CaseFacts
+from svgd_monai.data.checks import check_case
 from svgd_monai.data.nifti import NIFTI_SUFFIXES, read_bytes
 from svgd_monai.data.people import PeopleData
 from svgd_monai.errors import DataError
 from svgd_monai.files import write_bytes
-from svgd_monai.rounds.people.cost import agreement, correction, read_classes
+from svgd_monai.rounds.people.cost import agreement, correction, empty_label, read_classes
 from svgd_monai.rounds.people.handed import Handed, handed_files
 from svgd_monai.rounds.people.ledger import Label, PeopleLedger, now
 from svgd_monai.rounds.people.notes import CONFIRMED_FILE, EMPTY_FILE, Complaint, Notes, read_notes
+from svgd_monai.rounds.people.presegmentation import misplaced, presegmentation_of, saved_over
 from svgd_monai.rounds.people.table import Assignments
 
 logger = logging.getLogger(__name__)
@@ -84,10 +86,18 @@ class Intake:
         self.complaints = list(assignments.complaints)
         notes = read_notes(folder, self.data.pool)
         self.complaints += notes.complaints
-        for handed in self._handed(folder):
+        files = self._handed(folder)
+        for handed in files:
             self._take_one(handed, notes, assignments)
+        for case in sorted(notes.empty - {handed.case for handed in files}):
+            if not self.ledger.labels.get(case):  # not every program saves a label of nothing
+                nothing = Handed(folder / f"{case}.nii.gz", case, "", f"{LABELS_FOLDER}/{EMPTY_FILE}: {case}")
+                self._take_one(nothing, notes, assignments, empty_label(Path(self.data.pool[case]["image"])))
         self._decline(notes)
-        self.ledger.minutes = dict(assignments.minutes)
+        self.complaints += misplaced(self.root, self.ledger)
+        self._name_annotators(assignments)
+        # Of a table that cannot be read now, what it said before stands.
+        self.ledger.minutes = {**(self.ledger.minutes if assignments.unread else {}), **assignments.minutes}
         self._compare_annotators()
         return self.complaints
 
@@ -104,18 +114,20 @@ class Intake:
         self.complaints += complaints
         return files
 
-    def _take_one(self, handed: Handed, notes: Notes, assignments: Assignments) -> None:
+    def _take_one(self, handed: Handed, notes: Notes, assignments: Assignments, content: bytes | None = None) -> None:
+        """Take a file in; ``content`` stands for one that nobody has saved."""
         digest = ""
         incoming = self.root / ACCEPTED_FOLDER / f"{_INCOMING}{_suffix(handed.path)}"
         try:
-            content = read_bytes(handed.path)
+            said = content is not None  # by a person, and so no pre-segmentation
+            content = read_bytes(handed.path) if content is None else content
             digest = hashlib.sha256(content).hexdigest()
             before = self.ledger.current(handed.case).get(handed.slot)
-            if before is not None and before.sha256 == digest:
+            if digest in {label.sha256 for label in (before, self._last_of(handed)) if label is not None}:
                 return
             # What is checked is what is kept: the person may save anew at any moment.
             write_bytes(incoming, content)
-            facts = self._checked(handed, incoming, digest, notes)
+            facts = self._checked(handed, incoming, "" if said else digest, notes)
             name = f"{ACCEPTED_FOLDER}/{handed.case}.{digest[:12]}{_suffix(handed.path)}"
             annotator = handed.slot or assignments.annotators.get(handed.case) or self.annotator
             volumes = {name: facts.volume_ml[value] for value, name in self.classes.items() if value > 0}
@@ -131,6 +143,14 @@ class Intake:
         self.ledger.labels.setdefault(handed.case, []).append(label)
         by = "" if annotator is None else f" by {annotator}"
         logger.info("%s%s is accepted%s.", handed.shown, by, "" if before is None else " in place of the one before")
+
+    def _last_of(self, handed: Handed) -> Label | None:
+        """The case's last label from the team's own folder: taken once, a file of it does not replace a newer label."""
+        ours = f"{LABELS_FOLDER}/"
+        if handed.shown.startswith(ours):
+            return None
+        taken = [label for label in self.ledger.labels.get(handed.case, []) if not label.source.startswith(ours)]
+        return taken[-1] if taken else None
 
     def _checked(self, handed: Handed, copy: Path, digest: str, notes: Notes) -> CaseFacts:
         item = {**self.data.pool[handed.case], "label": str(copy)}
@@ -150,12 +170,12 @@ class Intake:
 
     def _with_cost(self, case: str, label: Label, copy: Path) -> Label:
         """The label with its difference from the newest pre-segmentation that it can have been made from."""
-        number = max((n for n, entries in enumerate(self.ledger.worklists) if any(e.case == case for e in entries)),
-                     default=0)  # fmt: skip
-        path = self.root / f"worklist/round_{number:03d}" / f"{case}_seg.nii.gz"
-        if not path.is_file():
+        path = presegmentation_of(self.root, self.ledger, case)
+        if path is None:
             return label
         try:
+            if saved_over(path, self.ledger, case):
+                raise DataError("somebody has saved over it, what it was is not known")
             difference = correction(read_classes(copy), read_classes(path), self.classes)
         except (DataError, ValueError) as error:  # a pre-segmentation that somebody has changed costs no label
             logger.warning("%s cannot be compared with the pre-segmentation (%s).", label.source, error)
@@ -163,6 +183,12 @@ class Intake:
         dice = None if difference.dice != difference.dice else difference.dice
         return replace(label, corrected_voxels=difference.voxels, corrected_surface_voxels=difference.surface_voxels,
                        presegmentation_dice=dice)  # fmt: skip
+
+    def _name_annotators(self, assignments: Assignments) -> None:
+        """Who made a label may be filled in when it has been taken."""
+        for case, name in assignments.annotators.items():
+            if labels := self.ledger.labels.get(case):
+                self.ledger.labels[case] = [e if e.annotator else replace(e, annotator=name) for e in labels]
 
     def _refuse(self, handed: Handed, digest: str, sentence: str) -> None:
         self.complaints.append(Complaint(handed.shown, sentence, handed.case))

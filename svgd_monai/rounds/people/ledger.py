@@ -206,6 +206,14 @@ class PeopleLedger:
         return ledger
 
 
+def slots(entry: Entry) -> list[tuple[str | None, str]]:
+    """Who labels a case, and where that label belongs, relative to the run's folder."""
+    name = f"{entry.case}.nii.gz"
+    if len(entry.annotators) > 1:
+        return [(annotator, f"labels/{annotator}/{name}") for annotator in entry.annotators]
+    return [(entry.annotators[0] if entry.annotators else None, f"labels/{name}")]
+
+
 def training_list(
     previous: Sequence[str], redrawn: Iterable[str], labelled: Sequence[str], validation: Iterable[str]
 ) -> list[str]:

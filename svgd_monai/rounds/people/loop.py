@@ -32,24 +32,24 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from svgd_monai.data import RoundDatalist, write_datalist
-from svgd_monai.data.datalist import MSDDataset, read_datalist
+from svgd_monai.data import FLAGS_FILE, RoundDatalist, write_datalist
+from svgd_monai.data.datalist import MSDDataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.people import PeopleData
-from svgd_monai.files import write_csv, write_json, write_text
+from svgd_monai.files import write_csv, write_json
 from svgd_monai.report.run_page import write_run_page
 from svgd_monai.rounds.curve import curve_columns, curve_row
 from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound
 from svgd_monai.rounds.lock import run_lock
 from svgd_monai.rounds.log import log_end, log_round
 from svgd_monai.rounds.loop import ActiveLearning
-from svgd_monai.rounds.people.advice import ADVICE_FILE, advise, pool_state
+from svgd_monai.rounds.people import state
+from svgd_monai.rounds.people.advice import ADVICE_FILE, write_advice
 from svgd_monai.rounds.people.intake import Intake
 from svgd_monai.rounds.people.ledger import PeopleLedger, training_list
 from svgd_monai.rounds.people.notes import Complaint
 from svgd_monai.rounds.people.selection import choose_validation
 from svgd_monai.rounds.people.sheet import SHEET_FILE, summary
-from svgd_monai.rounds.people.state import admit, dataset_of, find_cases, read_people_ledger, read_rounds, with_content
 from svgd_monai.rounds.people.worklists import Worklists
 from svgd_monai.rounds.prepare import prepare_items
 from svgd_monai.rounds.round import Round
@@ -85,24 +85,25 @@ class PeopleLearning(ActiveLearning):
             SvgdMonaiError: anything that the user can mend; nothing half-written stays.
         """
         metadata = Path(self.components["bundle_root"]) / "configs/metadata.json"
-        data, self.classes = find_cases(self.settings, metadata)
+        data, self.classes = state.find_cases(self.settings, metadata)
         with run_lock(self.folder.root):
             self.folder.remove_temporaries()
             self.data = data.checked(self.classes, self.settings["cache_dir"], self.settings["in_channels"])
             finished = self.folder.open(people_record(self.settings, self.components, self.classes))
-            self.people = read_people_ledger(self.folder.ledger_file)
-            admit(self.people, self.data)
-            self.dataset = dataset_of(self.folder.root, self.data, self.classes, self.settings["in_channels"])
-            read_rounds(self.people, self._begun(), self.dataset)
+            self.people = state.read_people_ledger(self.folder.ledger_file)
+            state.admit(self.people, self.data)
+            self.dataset = state.dataset_of(self.folder.root, self.data, self.classes, self.settings["in_channels"])
+            state.read_rounds(self.people, self._begun(), self.dataset)
             self.worklists = Worklists(self.folder, self.stages, self.settings, self.classes, self.people, self.data)
             self._take_in()
             try:
-                if finished:
+                if finished and not (self.people.unlabelled and len(self.people.training) <= self.rounds):
                     logger.info("The run in %s is finished; more rounds would go on with it.", self.folder.root)
                     return
                 items = [{**item, "fingerprint": self.data.fingerprint(case)} for case, item in self.data.pool.items()]
                 preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
-                prepare_items(items, preprocessing, Path(self.settings["cache_dir"]) / "volumes")
+                volumes, flags_file = Path(self.settings["cache_dir"]) / "volumes", self.folder.root / FLAGS_FILE
+                prepare_items(items, preprocessing, volumes, flags_file, self.data.facts)
                 self._go_on()
             finally:
                 if self.writer is not None:
@@ -111,17 +112,12 @@ class PeopleLearning(ActiveLearning):
                 write_run_page(self.folder.root)
 
     def _take_in(self) -> None:
-        more = self.settings["labels"]
+        keys = self.settings
+        more = None if keys["labels"] is None else Path(keys["labels"]).absolute()
         intake = Intake(
-            self.folder.root,
-            self.people,
-            self.data,
-            self.classes,
-            self.settings["in_channels"],
-            self.settings["annotators"] or [],
-            self.settings["annotator"],
-            None if more is None else Path(more).absolute(),
-        )
+            self.folder.root, self.people, self.data, self.classes, keys["in_channels"], keys["annotators"] or [],
+            keys["annotator"], more,
+        )  # fmt: skip
         said = {complaint.sentence for complaint in self.complaints}
         self.complaints = intake.take(self.worklists.assignments())
         for complaint in self.complaints:
@@ -140,7 +136,9 @@ class PeopleLearning(ActiveLearning):
         while number < len(self.people.training) or self._may_begin(number):
             if number == len(self.people.training):
                 self._begin(number)
-            datalist = read_datalist(self._round(number).datalist_file, self.dataset)
+            last = number == len(self.people.training) - 1
+            file = self._round(number).datalist_file
+            datalist = state.begun(file, last and number < self.rounds, self.people, self.data, self.dataset)
             final = number == self.rounds or not datalist.unlabeled
             # Its worklist, or the record's "finished", is written when the hooks have been called.
             new = final or len(self.people.worklists) <= number + 1
@@ -216,7 +214,10 @@ class PeopleLearning(ActiveLearning):
         stages = self._round(number)
         if stages.complete(final):
             return
-        stages.keys |= {"datalist": with_content(datalist, self.data), "class_names": MappingProxyType(self.classes)}
+        stages.keys |= {
+            "datalist": state.with_content(datalist, self.data),
+            "class_names": MappingProxyType(self.classes),
+        }
         if not stages.trained:
             logger.info(
                 "Round %d of %d: training on %d labelled cases (%d items), validating on %d.",
@@ -242,9 +243,7 @@ class PeopleLearning(ActiveLearning):
         if not final and len(people.queries) == number:
             people.queries.append(stages.queries())
             write_json(self.folder.ledger_file, people.as_dict())
-        if not (stages.folder / ADVICE_FILE).is_file():
-            pool = [pool_state(self.folder.round(each)) for each in range(number + 1)]
-            validating = [len(cases) + len(self.data.validation) for cases in people.validation[: number + 1]]
-            back = people.agreement_with_presegmentation(number)
-            text = advise(self.curve, pool, validating, back, self.settings["stop_gain"])
-            write_text(stages.folder / ADVICE_FILE, text + "\n")
+        validating = [len(cases) + len(self.data.validation) for cases in people.validation[: number + 1]]
+        back = people.agreement_with_presegmentation(number)
+        folders = [self.folder.round(each) for each in range(number + 1)]
+        write_advice(folders, self.curve, validating, back, self.settings["stop_gain"])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from svgd_monai.files import write_text
 from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Table
 from svgd_monai.report.page import markdown_text as plain
 from svgd_monai.report.text import count
-from svgd_monai.rounds.people.handout import slots
-from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
+from svgd_monai.rounds.people.ledger import Entry, PeopleLedger, slots
 from svgd_monai.rounds.people.notes import Complaint
 
 SHEET_FILE = "worklist.md"
@@ -20,9 +19,9 @@ HOW = (
     "it takes what has arrived."
 )
 NOTES = (
-    "labels/empty.txt: a line with the case, when there is nothing to label in it (its label is then all background).",
+    "labels/empty.txt: a line with the case, when there is nothing to label in it; it needs no file then.",
     "labels/confirmed.txt: a line with the case, when its pre-segmentation, handed back unchanged, is right.",
-    "labels/declined.txt: a line with `case: reason`, when it cannot be labelled; it leaves the pool.",
+    "labels/declined.txt: a line 'case: reason', when it cannot be labelled; it leaves the pool.",
     "worklist.csv: the column 'minutes' is yours to fill in, and the annotator's name where it is missing.",
 )
 
@@ -42,7 +41,9 @@ class _Preview:
         return ""
 
 
-def write_sheet(folder: Path, number: int, ledger: PeopleLedger, complaints: Sequence[Complaint]) -> Path:
+def write_sheet(
+    folder: Path, number: int, ledger: PeopleLedger, complaints: Sequence[Complaint], classes: Mapping[int, str]
+) -> Path:
     """Write a worklist's sheet.
 
     Args:
@@ -50,6 +51,7 @@ def write_sheet(folder: Path, number: int, ledger: PeopleLedger, complaints: Seq
         number: its number.
         ledger: of the run.
         complaints: what this command has not taken. All stand on the newest sheet, on others those of their cases.
+        classes: name of each label value, background 0 included.
     """
     entries = ledger.worklists[number]
     cases = {entry.case for entry in entries}
@@ -60,7 +62,8 @@ def write_sheet(folder: Path, number: int, ledger: PeopleLedger, complaints: Seq
         for rank, entry in enumerate(entries, start=1)
         for annotator, save_as in slots(entry)
     ]
-    blocks: list[Block] = [Paragraph(HOW), Items(NOTES)]
+    values = ", ".join(f"{value} {name}" for value, name in sorted(classes.items()))
+    blocks: list[Block] = [Paragraph(HOW), Paragraph(f"Label values: {values}."), Items(NOTES)]
     if mine:
         blocks += [Heading("Not taken"), Items([complaint.sentence for complaint in mine])]
     blocks += [
@@ -94,6 +97,6 @@ def state_of(case: str, save_as: str, ledger: PeopleLedger, complaints: Sequence
     label = current.get(slot) or (next(iter(current.values()), None) if len(parts) == 2 else None)
     if label is not None:
         by = f" by {label.annotator}" if label.annotator else ""
-        taken = f"accepted{by}, {label.time}"
+        taken = f"accepted{by}, {label.time[:16].replace('T', ' ')} UTC"
         return taken if refused is None else f"{taken}; a later file is refused: {refused}"
     return "to do" if refused is None else f"refused: {refused}"

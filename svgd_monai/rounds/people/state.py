@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from svgd_monai.data.datalist import MSDDataset, RoundDatalist, read_datalist
+from svgd_monai.data.datalist import MSDDataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.nifti import read_bytes
 from svgd_monai.data.people import PeopleData, find_people_data
+from svgd_monai.data.roles import RoundDatalist, read_datalist, write_datalist
 from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.evaluation import named_classes
 from svgd_monai.files import read_json
+from svgd_monai.rounds.people.advice import ADVICE_FILE
 from svgd_monai.rounds.people.ledger import PeopleLedger
 from svgd_monai.rounds.round import Round
 
@@ -37,7 +40,8 @@ def find_cases(settings: Mapping[str, Any], metadata: Path) -> tuple[PeopleData,
     if settings["double_annotated"] and len(settings["annotators"] or ()) < 2:
         raise SettingsError("double_annotated: two annotators are needed; name them in annotators.")
     classes = named_classes(settings["classes"], settings["num_classes"], metadata)
-    return find_people_data(settings["images"], settings["validation"], settings["test"]), classes
+    folders = (settings["images"], settings["validation"], settings["test"])
+    return find_people_data(*folders, allow_outside=settings["allow_outside"]), classes
 
 
 def read_people_ledger(file: Path) -> PeopleLedger:
@@ -87,6 +91,26 @@ def admit(ledger: PeopleLedger, data: PeopleData) -> None:
 def dataset_of(root: Path, data: PeopleData, classes: Mapping[int, str], channels: int) -> MSDDataset:
     """The run as a data set whose pool has no labels: those stand in the rounds' data lists."""
     return MSDDataset(root.absolute(), "people", dict(classes), channels, data.items)
+
+
+def begun(file: Path, goes_on: bool, ledger: PeopleLedger, data: PeopleData, dataset: MSDDataset) -> RoundDatalist:
+    """What a round that has begun works on.
+
+    Args:
+        file: its data list.
+        goes_on: whether another round may follow that has not begun. When this one had left nothing to label, it scores
+            what has come since: images that joined, or declines that were taken back.
+        ledger: of the run.
+        data: the cases.
+        dataset: the run as a data set.
+    """
+    datalist = read_datalist(file, dataset)
+    if not goes_on or datalist.unlabeled or not ledger.unlabelled:
+        return datalist
+    datalist = replace(datalist, unlabeled=[data.pool[case] for case in ledger.unlabelled])
+    (file.parent / ADVICE_FILE).unlink(missing_ok=True)  # it says that no case is left
+    write_datalist(file, datalist, dataset)
+    return datalist
 
 
 def with_content(datalist: RoundDatalist, data: PeopleData) -> RoundDatalist:

@@ -22,11 +22,13 @@ class Assignments:
         annotators: by case, where one alone labels it.
         minutes: by case, or by annotator/case where two label it.
         complaints: of a table that cannot be read, or of minutes that are no number.
+        unread: the tables that cannot be read.
     """
 
     annotators: dict[str, str] = field(default_factory=dict)
     minutes: dict[str, float] = field(default_factory=dict)
     complaints: list[Complaint] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
 
 
 def read_assignments(paths: Iterable[Path]) -> Assignments:
@@ -45,6 +47,7 @@ def read_assignments(paths: Iterable[Path]) -> Assignments:
         except (OSError, ValueError, csv.Error) as error:
             sentence = f"{shown} cannot be read ({reason(error)}); annotators and minutes in it do not count."
             result.complaints.append(Complaint(shown, sentence))
+            result.unread.append(path)
             continue
         for row in rows:
             _read_row(row, rows, shown, result)

@@ -84,7 +84,7 @@ class Worklists:
         """Write every worklist's sheet."""
         for number, entries in enumerate(self.ledger.worklists):
             if entries:
-                write_sheet(self.handout.folder(number), number, self.ledger, complaints)
+                write_sheet(self.handout.folder(number), number, self.ledger, complaints, self.handout.classes)
 
     def _cold(self, eligible: Sequence[str]) -> list[Entry]:
         count, seed = int(self.settings["initial_labelled"]), derive_seed(self.settings["seed"], "cold start")

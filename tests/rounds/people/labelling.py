@@ -8,8 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from command import TINY, words
-from runs import CONFIG, run
+from command import TINY, run_bundle, words
+from runs import CONFIG, Run, run
 
 #: Rounds of two queries that take seconds; everything that draws random numbers in training is on.
 KEYS = {
@@ -43,8 +43,12 @@ class Team:
         self.keys = {**KEYS, "images": Path(dataset) / "imagesTr", "output_dir": folder, **keys}
 
     def command(self, deadly=None, **keys):
-        """Run the command; with ``deadly``, until it is killed there."""
-        return run(words(self.config, **{**self.keys, **keys}), deadly=deadly)
+        """Run the command; with ``deadly``, in a process of its own, until it is killed there."""
+        argv = words(self.config, **{**self.keys, **keys})
+        if deadly is not None:
+            return run(argv, deadly=deadly)
+        done = run_bundle(*argv)
+        return Run(done.exit_code, done.stdout, done.last_line)
 
     def works(self, **keys):
         """Run the command, which must end well; what it said."""

@@ -26,6 +26,7 @@ SMALL = {
 
 @pytest.mark.real
 @pytest.mark.long
+@pytest.mark.timeout(3000)
 def test_three_rounds_on_the_real_volumes(msd_root, tmp_path):
     team = Team(msd_root / "Task04_Hippocampus", tmp_path, **SMALL)
     team.works()
@@ -37,10 +38,13 @@ def test_three_rounds_on_the_real_volumes(msd_root, tmp_path):
     assert "complete" in said
     table = curve(tmp_path)
     assert [row["unique_labels"] for row in table] == ["10", "15", "20", "25"]
-    assert float(table[-1]["val_dice"]) > 0.4
+    # Measured on two cores: 0.786 in the last round, 0.644 in the worst.
+    assert float(table[-1]["val_dice"]) > 0.65
     assert len(datalist(tmp_path, 3, "unlabeled")) == 260 - 25
     labels = [team.ledger["cases"][case]["labels"][0] for number in (1, 2, 3) for case in team.worklist(number)]
-    assert all(label["corrected_voxels"] > 0 and label["presegmentation_dice"] is not None for label in labels)
+    assert all(label["corrected_voxels"] > 0 and label["corrected_surface_voxels"] > 0 for label in labels)
+    mean = sum(label["presegmentation_dice"] for label in labels) / len(labels)
+    assert mean > 0.55, "measured: 0.684"
 
 
 @pytest.mark.real

@@ -142,6 +142,29 @@ def test_images_may_join_but_none_may_go_or_change(pool, tmp_path):
     assert "the image of the case phantom_mr_005 is not the one" in team.command().last_line
 
 
+def test_a_run_whose_pool_was_exhausted_goes_on_when_images_join(pool, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in (5, 6, 7):
+        shutil.copy(pool / f"imagesTr/phantom_mr_{number:03d}.nii.gz", images)
+    team = Team(pool, tmp_path / "run", images=images, rounds=3)
+    team.works()
+    team.label(*team.worklist(0))
+    assert "The pool is exhausted" in team.works()
+    assert "is finished" in team.works()
+    before = (team.folder / "round_000/committee.pt").read_bytes()
+    for number in (8, 9, 10):
+        shutil.copy(pool / f"imagesTr/phantom_mr_{number:03d}.nii.gz", images)
+    said = team.works()
+    assert "Worklist 1, 2 cases" in said
+    assert "no case is left" not in (team.folder / "round_000/advice.txt").read_text()
+    assert (team.folder / "round_000/committee.pt").read_bytes() == before
+    assert set(team.worklist(1)) < {"phantom_mr_008", "phantom_mr_009", "phantom_mr_010"}
+    team.label(*team.worklist(1))
+    assert "Worklist 2, 1 case:" in team.works()
+    assert [row["unique_labels"] for row in curve(team.folder)] == ["3", "5"]
+
+
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [

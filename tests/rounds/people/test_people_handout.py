@@ -1,0 +1,161 @@
+"""A worklist's folder: without links, with tables that people have changed, and for classes of their own."""
+
+import errno
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+from command import TINY, run_bundle, words
+from labelling import KEYS, Team, curve
+from runs import CONFIG
+
+from svgd_monai.data import make_phantom
+from svgd_monai.errors import RunFolderError
+from svgd_monai.rounds.people.handout import Handout
+from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
+from svgd_monai.rounds.people.sheet import write_sheet
+
+CASES = [f"phantom_mr_{number:03d}" for number in range(1, 4)]
+CLASSES = {0: "background", 1: "anterior", 2: "posterior"}
+
+
+@pytest.fixture
+def no_links(monkeypatch):
+    """A file system, or a user, that may make no links; how links are made nonetheless."""
+    make = os.symlink
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(args[0]))
+
+    for name in ("symlink", "link"):
+        monkeypatch.setattr(os, name, refuse)
+    return make
+
+
+@pytest.fixture
+def items(phantom_mr):
+    return {case: {"case": case, "image": str(phantom_mr / f"imagesTr/{case}.nii.gz")} for case in CASES}
+
+
+def handed_out(root, items, cases=CASES, **values):
+    """The first worklist: no committee has a say in it, and no stage runs."""
+    handout = Handout(root, None, {}, CLASSES)
+    handout.write(0, [Entry(case, **values) for case in cases], items, None)
+    return handout.folder(0)
+
+
+def test_the_images_are_links_where_the_system_has_them(items, tmp_path):
+    folder = handed_out(tmp_path, items)
+    for case in CASES:
+        assert (folder / f"{case}.nii.gz").readlink() == type(folder)(items[case]["image"])
+
+
+def test_where_links_fail_the_images_are_copied_byte_by_byte(no_links, items, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        folder = handed_out(tmp_path, items)
+    for case in CASES:
+        copy, image = folder / f"{case}.nii.gz", type(folder)(items[case]["image"])
+        assert not copy.is_symlink()
+        assert copy.read_bytes() == image.read_bytes()
+        assert f"{image} cannot be linked (Operation not permitted), it is copied." in caplog.text
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_a_copy_is_made_once_and_a_dead_link_becomes_one(no_links, items, tmp_path):
+    folder = handed_out(tmp_path, items, CASES[:1])
+    before = (folder / f"{CASES[0]}.nii.gz").stat().st_mtime_ns
+    no_links(tmp_path / "moved away.nii.gz", folder / f"{CASES[1]}.nii.gz")
+    handed_out(tmp_path, items, CASES[:2])
+    assert (folder / f"{CASES[0]}.nii.gz").stat().st_mtime_ns == before
+    assert not (folder / f"{CASES[1]}.nii.gz").is_symlink()
+
+
+def test_a_system_that_knows_no_links_at_all_copies_too(items, tmp_path, monkeypatch):
+    def unknown(*_, **__):
+        raise NotImplementedError("os.symlink() not available on this system")
+
+    monkeypatch.setattr("pathlib.Path.symlink_to", unknown)
+    folder = handed_out(tmp_path, items, CASES[:1])
+    assert (folder / f"{CASES[0]}.nii.gz").is_file()
+
+
+def test_a_copy_that_fails_ends_the_command_in_a_sentence_and_is_made_by_the_next(phantom_mr, tmp_path, monkeypatch):
+    keys = {**KEYS, "images": phantom_mr / "imagesTr", "output_dir": tmp_path / "run"}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "symlink", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EPERM, "no links")))
+        patch.setattr(
+            "svgd_monai.rounds.people.handout.write_bytes",
+            lambda path, _: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))),
+        )
+        full = run_bundle(*words(CONFIG, **keys))
+        assert full.exit_code == 1
+        assert full.last_line.endswith(".nii.gz: No space left on device.")
+        assert not list((tmp_path / "run/worklist").rglob("*.nii.gz"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "symlink", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EPERM, "no links")))
+        done = run_bundle(*words(CONFIG, **keys))
+    assert done.exit_code == 0, done.last_line
+    copies = sorted((tmp_path / "run/worklist/round_000").glob("*.nii.gz"))
+    assert len(copies) == TINY["initial_labelled"]
+    assert all(path.read_bytes() == (phantom_mr / "imagesTr" / path.name).read_bytes() for path in copies)
+
+
+def test_annotators_find_the_folders_that_they_are_to_save_in(items, tmp_path):
+    handed_out(tmp_path, items, annotators=("ann", "bob"))
+    assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == ["ann", "bob"]
+
+
+def test_cases_that_join_a_table_which_nobody_can_read_are_not_lost(items, tmp_path):
+    folder = handed_out(tmp_path, items, CASES[:1])
+    table = folder / "worklist.csv"
+    written = table.read_text().replace(CASES[0] + ",", CASES[0] + ",Zo\xeb,", 1).encode("latin-1")
+    table.write_bytes(written)
+    with pytest.raises(RunFolderError, match=r"worklist\.csv cannot be read \(UnicodeDecodeError.*mend it or move it"):
+        handed_out(tmp_path, items, CASES[1:])
+    assert table.read_bytes() == written, "what people wrote stays"
+    table.rename(folder / "ours.csv")
+    handed_out(tmp_path, items, CASES[1:])
+    assert all(case in table.read_text() for case in CASES[1:])
+
+
+def test_the_sheet_says_which_value_is_which_class(items, tmp_path):
+    folder = handed_out(tmp_path, items)
+    ledger = PeopleLedger(worklists=[[Entry(case) for case in CASES]], images=dict.fromkeys(CASES, ""))
+    text = write_sheet(folder, 0, ledger, [], CLASSES).read_text()
+    assert "Label values: 0 background, 1 anterior, 2 posterior." in text
+
+
+def test_classes_of_the_teams_own_hold_from_the_sheet_to_the_curve(tmp_path):
+    """The bundle's metadata names three classes; these people label one structure."""
+    dataset = make_phantom(tmp_path / "ten", "mr", 10)
+    named = {"classes": "[background,hippocampus]", "num_classes": 2}
+    team = Team(dataset, tmp_path / "run", rounds=1, min_validation=2, **named)
+    team.works()
+    assert "Label values: 0 background, 1 hippocampus." in team.sheet(0)
+
+    def whole(values, affine):
+        return (values > 0).astype(np.uint8), affine
+
+    bad, *good = team.worklist(0)
+    team.label(bad)  # of three classes
+    for case in good:
+        team.save(case, whole)
+    said = team.works()
+    assert (
+        f"labels/{bad}.nii.gz has the label value 2, the task's classes are {{0: 'background', 1: 'hippocampus'}}"
+        in said
+    )
+    team.save(bad, whole)
+    team.works()
+    columns = ("val_dice", "test_dice_hippocampus")
+    assert [curve(team.folder)[0][name] != "" for name in columns] == [True, False], "measured, and nothing to test"
+    (first, *_) = rows = team.table(1)
+    assert [name for name in first if name.startswith("expected_ml")] == ["expected_ml_hippocampus"]
+    made = [np.unique(np.asarray(nib.load(team.folder / f"worklist/round_001/{row['presegmentation']}").dataobj))
+            for row in rows]  # fmt: skip
+    assert set(np.concatenate(made)) <= {0, 1}
+    assert list(team.ledger["cases"][bad]["labels"][0]["volume_ml"]) == ["hippocampus"]
+    other = team.command(classes="[background,whole]")
+    assert other.code == 1
+    assert other.last_line.startswith("classes: the run in ")

@@ -1,0 +1,197 @@
+"""What becomes of a file that a person saves, in this process and without a committee."""
+
+import gzip
+import hashlib
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from svgd_monai.data.people import find_people_data
+from svgd_monai.rounds.people.intake import Intake
+from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
+from svgd_monai.rounds.people.table import Assignments, read_assignments
+
+CLASSES = {0: "background", 1: "anterior", 2: "posterior"}
+CASES = [f"phantom_mr_{number:03d}" for number in range(1, 5)]
+FIRST, SECOND, THIRD, FOURTH = CASES
+
+
+class Desk:
+    """Where labels are handed in: a run's folder with one worklist of three cases, each pre-segmented.
+
+    Args:
+        root: the run's folder.
+        phantom: the truth.
+        keys: of the intake.
+    """
+
+    def __init__(self, root, phantom, **keys):
+        self.root, self.truth, self.keys = root, phantom / "labelsTr", keys
+        images = root / "images"
+        images.mkdir()
+        for case in CASES:
+            shutil.copy(phantom / f"imagesTr/{case}.nii.gz", images)
+        self.data = find_people_data(images).checked(CLASSES, root / "cache", 1)
+        self.ledger = PeopleLedger(images={case: self.data.fingerprint(case) for case in CASES})
+        self.worklist = root / "worklist/round_000"
+        self.worklist.mkdir(parents=True)
+        (root / "labels").mkdir()
+        self.intake().take(Assignments())
+
+    def intake(self):
+        return Intake(self.root, self.ledger, self.data, CLASSES, 1, **self.keys)
+
+    def hand_out(self, *cases, change=lambda values: np.roll(values, 1, 0)):
+        """A worklist of cases with pre-segmentations, the changed truth."""
+        entries = []
+        for case in cases:
+            path = self.worklist / f"{case}_seg.nii.gz"
+            self.save(case, path, change)
+            entries.append(Entry(case, presegmentation=hashlib.sha256(path.read_bytes()).hexdigest()))
+        self.ledger.worklists = [entries]
+
+    def save(self, case, path=None, change=lambda values: values):
+        """Save a case's truth, changed."""
+        truth = nib.load(self.truth / f"{case}.nii.gz")
+        path = path or self.root / f"labels/{case}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(change(np.asarray(truth.dataobj)), truth.affine), path)
+        return path
+
+    def take(self, assignments=None):
+        """A command's intake; its sentences."""
+        complaints = self.intake().take(assignments or read_assignments([self.worklist / "worklist.csv"]))
+        return [complaint.sentence for complaint in complaints]
+
+    def labels(self, case):
+        return self.ledger.labels.get(case, [])
+
+
+@pytest.fixture
+def desk(tmp_path, phantom_mr):
+    return Desk(tmp_path, phantom_mr)
+
+
+def test_what_a_label_cost_is_counted_against_what_was_handed_out(desk):
+    desk.hand_out(FIRST)
+    desk.save(FIRST)
+    assert desk.take() == []
+    (label,) = desk.labels(FIRST)
+    made, truth = (np.asarray(nib.load(p).dataobj) for p in
+                   (desk.worklist / f"{FIRST}_seg.nii.gz", desk.truth / f"{FIRST}.nii.gz"))  # fmt: skip
+    assert label.corrected_voxels == (made != truth).sum() > 0
+
+
+def test_a_pre_segmentation_that_was_corrected_in_its_place_is_named_and_hides_no_cost(desk):
+    desk.hand_out(FIRST, SECOND)
+    corrected = desk.save(FIRST, desk.worklist / f"{FIRST}_seg.nii.gz")
+    (sentence,) = desk.take()
+    assert sentence == (
+        f"worklist/round_000/{FIRST}_seg.nii.gz is not as it was made; if it is the label now, save it as "
+        f"labels/{FIRST}.nii.gz."
+    )
+    assert desk.labels(FIRST) == []
+    shutil.copy(corrected, desk.root / f"labels/{FIRST}.nii.gz")
+    assert desk.take() == []
+    (label,) = desk.labels(FIRST)
+    assert label.corrected_voxels is None, "against itself it would be 0"
+    assert label.presegmentation_dice is None
+
+
+def test_a_pre_segmentation_that_is_gone_or_cut_off_holds_up_nothing(desk):
+    desk.hand_out(FIRST, SECOND, THIRD)
+    (desk.worklist / f"{FIRST}_seg.nii.gz").unlink()
+    (desk.worklist / f"{SECOND}_seg.nii.gz").write_bytes(b"")
+    for case in (FIRST, SECOND):
+        desk.save(case)
+    assert desk.take() == []
+    assert [label.corrected_voxels for case in (FIRST, SECOND) for label in desk.labels(case)] == [None, None]
+    (desk.worklist / f"{THIRD}_seg.nii.gz").write_bytes(b"")
+    assert f"{THIRD}_seg.nii.gz is not as it was made" in desk.take()[0]
+
+
+def test_a_case_that_is_said_to_be_empty_needs_no_file(desk):
+    desk.hand_out(FIRST, change=np.zeros_like)
+    (desk.root / "labels/empty.txt").write_text(f"{FIRST}\n")
+    assert desk.take() == []
+    (label,) = desk.labels(FIRST)
+    assert label.source == f"labels/empty.txt: {FIRST}"
+    kept, image = nib.load(desk.root / label.file), nib.load(desk.root / f"images/{FIRST}.nii.gz")
+    assert kept.shape == image.shape
+    assert (kept.affine == image.affine).all()
+    assert not np.asarray(kept.dataobj).any()
+    assert (label.corrected_voxels, set(label.volume_ml.values())) == (0, {0.0})
+    assert desk.take() == []
+    assert len(desk.labels(FIRST)) == 1
+    desk.save(FIRST)  # a second look
+    desk.take()
+    assert [sum(each.volume_ml.values()) > 0 for each in desk.labels(FIRST)] == [False, True]
+    (desk.root / f"labels/{FIRST}.nii.gz").unlink()
+    desk.take()
+    assert len(desk.labels(FIRST)) == 2, "the old word does not replace the newer label"
+
+
+def test_a_label_of_the_teams_own_folder_does_not_come_back_over_a_newer_one(tmp_path, phantom_mr):
+    known = tmp_path / "known"
+    known.mkdir()
+    desk = Desk(tmp_path, phantom_mr, more=known)
+    old = desk.save(FIRST, known / f"{FIRST}.nii.gz")
+    desk.take()
+    new = desk.save(FIRST, change=lambda values: np.roll(values, 1, 1))
+    desk.take()
+    new.unlink()  # labels/ may be tidied up
+    desk.take()
+    desk.take()
+    assert [label.source for label in desk.labels(FIRST)] == [str(old), f"labels/{FIRST}.nii.gz"]
+    moved = known.rename(tmp_path / "moved")
+    desk.keys = {"more": moved}
+    desk.take()
+    assert len(desk.labels(FIRST)) == 2, "the same label, wherever it lies"
+    desk.save(FIRST, moved / old.name, lambda values: np.roll(values, 2, 1))
+    desk.take()
+    assert len(desk.labels(FIRST)) == 3, "what is new there counts"
+
+
+def test_an_older_version_that_a_person_saves_again_counts(desk):
+    for change in (np.copy, lambda values: np.roll(values, 1, 1), np.copy):
+        desk.save(FIRST, change=change)
+        desk.take()
+    first, _, third = desk.labels(FIRST)
+    assert first.file == third.file
+
+
+def table(desk, *rows):
+    (desk.worklist / "worklist.csv").write_text("case,annotator,minutes\n" + "".join(f"{row}\n" for row in rows))
+
+
+def test_an_annotator_who_is_written_down_later_is_noted(desk):
+    desk.save(FIRST)
+    desk.save(SECOND)
+    table(desk, f"{FIRST},,", f"{SECOND},bob,")
+    desk.take()
+    table(desk, f"{FIRST},zoe,12", f"{SECOND},zoe,")
+    desk.take()
+    assert [desk.labels(case)[0].annotator for case in (FIRST, SECOND)] == ["zoe", "bob"]
+    assert len(desk.labels(FIRST)) == 1
+
+
+def test_minutes_outlive_a_table_that_cannot_be_read_for_a_while(desk):
+    table(desk, f"{FIRST},zoe,12")
+    desk.take()
+    (desk.worklist / "worklist.csv").write_bytes("case;annotator;minutes\nx;Zoë;3\n".encode("latin-1"))
+    assert "cannot be read" in desk.take()[0]
+    assert desk.ledger.minutes == {FIRST: 12.0}
+    table(desk, f"{FIRST},zoe,")
+    desk.take()
+    assert desk.ledger.minutes == {}, "taken back"
+
+
+def test_a_refusal_names_the_file_as_the_person_knows_it(desk):
+    path = desk.save(FIRST)
+    path.write_bytes(gzip.compress(b"no volume"))
+    (sentence,) = desk.take()
+    assert sentence.startswith(f"labels/{FIRST}.nii.gz ")
+    assert str(desk.root) not in sentence
+    assert list((desk.root / "labels_accepted").iterdir()) == []

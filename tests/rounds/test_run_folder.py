@@ -1,0 +1,51 @@
+"""What a run's folder notices of its own files before it goes on."""
+
+import pytest
+import torch
+
+from svgd_monai.errors import RunFolderError
+from svgd_monai.files import write_csv, write_torch
+from svgd_monai.rounds import RunFolder
+from svgd_monai.rounds.round import Round
+from svgd_monai.rounds.stages import Stages
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one complete round, as far as files tell."""
+    place = tmp_path / "round_000"
+    write_torch(place / "committee.pt", {"values": torch.arange(1000.0)})
+    write_csv(place / "cases.csv", ["case", "dice"], [{"case": f"scan_{n}", "dice": 0.5} for n in range(9)])
+    for name in ("training.json", "metrics.json", "queries.json", "scores.csv"):
+        (place / name).write_text("[]")
+    return RunFolder(tmp_path)
+
+
+def damage(path, kind):
+    content = bytearray(path.read_bytes())
+    if kind == "flipped":
+        content[len(content) // 2] ^= 1
+    path.write_bytes({"flipped": content, "truncated": content[: 2 * len(content) // 3], "emptied": b""}[kind])
+
+
+def test_sound_files_pass(folder):
+    folder.check_files()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),  # another digit in a table is not noticed
+    [("committee.pt", "truncated"), ("committee.pt", "emptied"), ("committee.pt", "flipped"),
+     ("cases.csv", "truncated"), ("cases.csv", "emptied")],
+)  # fmt: skip
+def test_a_damaged_file_is_named_with_what_helps(folder, name, kind):
+    damage(folder.round(0) / name, kind)
+    with pytest.raises(RunFolderError, match=rf"{name} .*Remove it, and the same command makes it again\."):
+        folder.check_files()
+
+
+@pytest.mark.parametrize("name", ["committee.pt", "training.json", "metrics.json", "cases.csv", "queries.json"])
+def test_a_round_that_lacks_a_file_is_not_complete(folder, name):
+    stages = Stages({}, {})
+    assert Round(folder, stages, 0).complete(final=False)
+    (folder.round(0) / name).unlink()
+    assert not Round(folder, stages, 0).complete(final=False)
