@@ -20,5 +20,9 @@ class CheckpointError(SvgdMonaiError):
     """A committee file is missing, damaged, or does not fit the network."""
 
 
+class TrainingError(SvgdMonaiError):
+    """A training cannot go on: its particles are no longer finite, or no longer differ."""
+
+
 class RunFolderError(SvgdMonaiError):
     """A run's folder is in use, damaged, or belongs to other settings."""

@@ -1,12 +1,13 @@
 """Seeds for one purpose do not depend on the others, and never change."""
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
 import torch
 
-from svgd_monai.seeding import derive_seed
+from svgd_monai.seeding import derive_seed, use_deterministic_algorithms
 
 
 @pytest.mark.parametrize(("words", "text"), [((), "7"), (("batches", 3), "7/batches/3"), ((-1,), "7/-1")])
@@ -37,3 +38,15 @@ def test_every_generator_takes_the_seed():
         assert 0 <= seed < 2**63
         torch.Generator().manual_seed(seed)
         np.random.default_rng(seed)
+
+
+def test_deterministic_algorithms_hold_for_the_rest_of_the_process(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        use_deterministic_algorithms()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -2,6 +2,7 @@
 
 from svgd_monai.committee.checkpoint import convert_committee, load_committee, save_committee
 from svgd_monai.committee.evaluator import CommitteeEvaluator, CommitteeStatistics
+from svgd_monai.committee.guard import ParticleGuard, finite_particles
 from svgd_monai.committee.handlers import CommitteeLoader, CommitteeTracker
 from svgd_monai.committee.keeper import CommitteeKeeper
 from svgd_monai.committee.loss import LogDiceLoss
@@ -21,11 +22,13 @@ __all__ = [
     "CommitteeTracker",
     "CommitteeTrainer",
     "LogDiceLoss",
+    "ParticleGuard",
     "Particles",
     "PosteriorStep",
     "SteinKernel",
     "committee_mean",
     "convert_committee",
+    "finite_particles",
     "load_committee",
     "median_bandwidth",
     "save_committee",

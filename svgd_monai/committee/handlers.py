@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import torch
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
 
 from svgd_monai.committee.checkpoint import load_committee
+from svgd_monai.committee.posterior import Balance
 
 logger = logging.getLogger(__name__)
 
@@ -54,17 +55,22 @@ class CommitteeLoader:
         load_committee(self.path, self.committee, self.preprocessing)
 
 
+#: Records of steps that stay on a GPU until they are fetched together.
+BUFFER = 50
+
+
 class CommitteeTracker:
     """Writes to TensorBoard what moves a committee, and a log line after each epoch.
 
     Per step: the loss of every particle; the root mean square norms of the drive, the prior and the repulsion in φ,
     whose ratio decides what the committee becomes; the bandwidth, the mean pairwise distance, the mean off-diagonal
-    kernel value, the mean norm, and the share of clipped particles.
+    kernel value, the mean norm, the share of clipped particles, the number that the kernel no longer reaches; per
+    epoch, once there are any, the number of particles that had to be replaced so far.
 
     Args:
         writer: a summary writer, shared with all others of a run; None only logs lines.
         offset: steps before this training, so that the rounds of a run follow one another on the axis.
-        every: steps between records. On a GPU a record waits for the device.
+        every: steps between records. On a GPU they are fetched :data:`BUFFER` at a time, for each fetch waits for it.
         label: what the log lines begin with, e.g. ``round 3``.
         evaluator: its metrics stand in the log lines and, against the step, in TensorBoard.
     """
@@ -82,6 +88,7 @@ class CommitteeTracker:
         self.every = every
         self.label = label
         self.evaluator = evaluator
+        self._records: list[tuple[int, Tensor]] = []
 
     def attach(self, engine: Engine) -> None:
         """Attach to a :class:`~svgd_monai.committee.trainer.CommitteeTrainer`."""
@@ -91,20 +98,27 @@ class CommitteeTracker:
 
     def record(self, engine: Engine) -> None:
         """One step's numbers."""
-        assert self.writer is not None  # attached only with a writer
-        step = self.offset + engine.state.iteration
-        balance = engine.state.balance
-        losses = engine.state.member_losses
-        # One transfer from the device for all of them.
-        numbers = torch.cat([torch.stack(list(balance)), losses.double()]).tolist()
-        for name, value in zip(balance._fields, numbers, strict=False):
-            self.writer.add_scalar(f"committee/{name}", value, step)
-        for member, value in enumerate(numbers[len(balance._fields) :]):
-            self.writer.add_scalar(f"loss/particle_{member}", value, step)
-        self.writer.add_scalar("loss/mean", sum(numbers[len(balance._fields) :]) / len(losses), step)
+        numbers = torch.cat([torch.stack(list(engine.state.balance)), engine.state.member_losses.double()])
+        self._records.append((self.offset + engine.state.iteration, numbers))
+        if numbers.device.type == "cpu" or len(self._records) == BUFFER:
+            self._write()
+
+    def _write(self) -> None:
+        if self.writer is None or not self._records:
+            return
+        rows = torch.stack([numbers for _, numbers in self._records]).tolist()  # one transfer for all of them
+        for (step, _), row in zip(self._records, rows, strict=True):
+            balance, losses = row[: len(Balance._fields)], row[len(Balance._fields) :]
+            for name, value in zip(Balance._fields, balance, strict=True):
+                self.writer.add_scalar(f"committee/{name}", value, step)
+            for member, value in enumerate(losses):
+                self.writer.add_scalar(f"loss/particle_{member}", value, step)
+            self.writer.add_scalar("loss/mean", sum(losses) / len(losses), step)
+        self._records.clear()
 
     def log(self, engine: Engine) -> None:
         """One line a person can follow."""
+        self._write()
         balance = engine.state.balance
         if balance is None:  # continued behind its last step
             return
@@ -112,11 +126,15 @@ class CommitteeTracker:
         for name, value in metrics.items():
             if self.writer is not None:
                 self.writer.add_scalar(f"training/{name}", float(value), self.offset + engine.state.iteration)
+        replaced = getattr(engine.state, "replaced_particles", 0)
+        if replaced and self.writer is not None:
+            self.writer.add_scalar("training/replaced_particles", replaced, self.offset + engine.state.iteration)
         logger.info(
-            "%s, step %d: loss %.4f%s, drive : prior : repulsion %.1e : %.1e : %.1e, distance %.2f, norm %.1f",
+            "%s, step %d: loss %.4f%s%s, drive : prior : repulsion %.1e : %.1e : %.1e, distance %.2f, norm %.1f",
             self.label,
             engine.state.iteration,
             float(engine.state.member_losses.mean()),
             "".join(f", {name} {float(value):.4f}" for name, value in metrics.items()),
+            f", replaced particles {replaced}" if replaced else "",
             *(float(v) for v in (balance.drive, balance.prior, balance.repulsion, balance.distance, balance.norm)),
         )

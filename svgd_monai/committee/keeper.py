@@ -19,6 +19,7 @@ from svgd_monai.committee.checkpoint import convert_committee, load_committee, s
 from svgd_monai.committee.particles import Particles
 from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.files import read_torch, write_json, write_torch
+from svgd_monai.processes import is_first
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,10 @@ class CommitteeKeeper:
     """Keeps a training's best (or last) committee and resumes a training that was cut off.
 
     After each epoch, behind the validation: ``training.pt`` with particles, optimiser, random state, position and best
-    committee so far. At the end: ``training.json`` (validations, seconds) and then ``committee.pt``, whose presence
-    says that the training is complete; ``training.pt`` goes. A training that starts on a ``training.pt`` of the same
-    ``key`` continues where it was written and ends with the same particles, bit for bit on a CPU.
+    committee so far. At the end: ``training.json`` (validations, seconds, replaced particles) and then
+    ``committee.pt``, whose presence says that the training is complete; ``training.pt`` goes. A training that starts on
+    a ``training.pt`` of the same ``key`` continues where it was written and ends with the same particles, bit for bit
+    on a CPU.
 
     Args:
         folder: where the three files lie.
@@ -121,15 +123,21 @@ class CommitteeKeeper:
         now = time.monotonic()
         self.seconds += now - self._since
         self._since = now
-        write_torch(self.folder / PROGRESS_FILE, self._progress(engine))
+        if is_first():
+            write_torch(self.folder / PROGRESS_FILE, self._progress(engine))
 
     def finish(self, engine: Engine) -> None:
         """Write the result; the progress has served."""
         assert self.best is not None  # an epoch has passed
         with torch.no_grad():
             self.network.values.copy_(self.best)
+        if not is_first():
+            return
         kept = None if math.isinf(self.best_metric) else self.best_metric
-        record = {"step": self.best_step, self.metric: kept, "validations": self.validations, "seconds": self.seconds}
+        record = {
+            "step": self.best_step, self.metric: kept, "validations": self.validations, "seconds": self.seconds,
+            "replaced_particles": getattr(engine.state, "replaced_particles", 0),
+        }  # fmt: skip
         write_json(self.folder / TRAINING_FILE, record)
         path = save_committee(self.folder / COMMITTEE_FILE, self.network, self.best, self.preprocessing)
         logger.info("the committee of step %d is in %s", self.best_step, path)
@@ -156,6 +164,7 @@ class CommitteeKeeper:
             "best_step": self.best_step,
             "validations": self.validations,
             "seconds": self.seconds,
+            "replaced_particles": getattr(engine.state, "replaced_particles", 0),
         }
 
     def _resume(self, engine: Engine) -> bool:
@@ -189,6 +198,7 @@ class CommitteeKeeper:
             self.network.values.copy_(values)
         engine.state.epoch = epoch
         engine.state.iteration = iteration
+        engine.state.replaced_particles = saved.get("replaced_particles", 0)  # none in files of older versions
         if self.sampler is not None:
             self.sampler.start = iteration
         self.best = best.to(self.network.values.device)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from svgd_monai.committee.svgd import centred_blocks, mixing, stein_kernel
+from svgd_monai.committee.svgd import SteinKernel, mixing, relative_blocks, stein_kernel
 from svgd_monai.errors import SettingsError
 
 COMMITTEES = ("svgd", "ensemble")
@@ -35,6 +35,7 @@ class Balance(NamedTuple):
         kernel: mean off-diagonal kernel value.
         norm: mean norm of a particle.
         clipped: the share of particles whose φ was clipped.
+        isolated: how many particles are so far from all others that the kernel between them is 0 in single precision.
     """
 
     drive: Tensor
@@ -45,6 +46,7 @@ class Balance(NamedTuple):
     kernel: Tensor
     norm: Tensor
     clipped: Tensor
+    isolated: Tensor
 
 
 class PosteriorStep:
@@ -81,52 +83,97 @@ class PosteriorStep:
         self.max_norm = max_norm
 
     @torch.no_grad()
-    def __call__(self, particles: Tensor, gradients: Tensor) -> Balance:
+    def __call__(self, particles: Tensor, gradients: Tensor, healthy: Tensor | None = None) -> Balance:
         """Replace ``gradients`` by −φ.
 
         Args:
             particles: X, shape (M, D).
             gradients: on entry row i is ∇loss_i, on return row i of −φ; shape (M, D).
+            healthy: bool (M,); the other particles neither move nor are seen by these, whatever their rows hold.
+                None: all.
 
         Returns:
-            The balance of the step.
+            The balance of the step, of the healthy particles.
         """
-        count = particles.shape[0]
-        kernel = stein_kernel(particles)
-        average, push_mix = (matrix.to(particles.dtype) for matrix in mixing(kernel, self.repulsion))
-        coupled = self.committee == "svgd"
-
-        squares = torch.zeros(5, count, dtype=torch.float64, device=particles.device)
-        for columns, centred in centred_blocks(particles):
-            block = particles[:, columns]
-            own = self.likelihood_scale * gradients[:, columns]
-            # Members of an ensemble are never multiplied into one another: 0 · NaN is NaN.
-            drive = average @ own if coupled else own
-            pull = self.prior_precision * block
-            prior = average @ pull if coupled else pull
-            push = push_mix @ centred if coupled else torch.zeros_like(drive)
-            total = drive + prior - push
-            gradients[:, columns] = total
-            for term, values in enumerate((drive, prior, push, total, block)):
-                squares[term] += torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).square()
-
-        clipped = self._clip(gradients, squares[3].sqrt())
-        root = squares.mean(1).sqrt()
+        kernel = stein_kernel(particles, healthy=healthy)
+        if healthy is not None:
+            gradients.masked_fill_(~healthy[:, None], 0.0)
+        if self.committee == "svgd":
+            squares = self._mix(kernel, particles, gradients, healthy)
+        else:
+            squares = self._descend(kernel, particles, gradients, healthy)
+        clipped = self._clip(gradients)
+        count = kernel.count()
+        drive, prior, repulsion = (squares / count).sqrt()
         return Balance(
-            drive=root[0],
-            prior=root[1],
-            repulsion=root[2],
+            drive=drive,
+            prior=prior,
+            repulsion=repulsion,
             bandwidth=kernel.bandwidth,
             distance=kernel.mean_distance(),
             kernel=kernel.off_diagonal_mean(),
-            norm=squares[4].sqrt().mean(),
-            clipped=clipped,
+            norm=kernel.products.diagonal().sqrt().sum() / count,
+            clipped=clipped / count,
+            isolated=self._isolated(kernel),
         )
 
-    def _clip(self, gradients: Tensor, lengths: Tensor) -> Tensor:
+    def _isolated(self, kernel: SteinKernel) -> Tensor:
+        diagonal = kernel.values.diagonal()
+        others = (kernel.values - torch.diag(diagonal)).amax(1)
+        alone = (diagonal > 0) & (others < torch.finfo(torch.float32).tiny) & (diagonal.sum() > 1)
+        return alone.sum().double() * (self.committee == "svgd")
+
+    def _mix(self, kernel: SteinKernel, particles: Tensor, gradients: Tensor, healthy: Tensor | None) -> Tensor:
+        """−φ into ``gradients``; the sums over particles of the terms' squared norms, (3,)."""
+        average, push = mixing(kernel, self.repulsion)
+        drive, pull, apart = (
+            m.to(particles) for m in (self.likelihood_scale * average, self.prior_precision * average, push)
+        )
+        gram = torch.zeros_like(kernel.products)
+        for columns, block, one in relative_blocks(particles, healthy):
+            own = gradients[:, columns]
+            gram += own @ own.T
+            total = drive @ own
+            if self.prior_precision > 0:
+                total.addmm_(pull, block)
+            if self.repulsion > 0:
+                total.addmm_(apart, block - one, alpha=-1)
+            gradients[:, columns] = total
+        # Norms of M vectors of length D that were mixed from M others follow from their products.
+        differences = -0.5 * kernel.squared_distances  # x_i · x_j but for terms that vanish under `push`
+        return torch.stack(
+            [
+                self.likelihood_scale**2 * _squared_norm(average, gram),
+                self.prior_precision**2 * _squared_norm(average, kernel.products),
+                _squared_norm(push, differences),
+            ]
+        )
+
+    def _descend(self, kernel: SteinKernel, particles: Tensor, gradients: Tensor, healthy: Tensor | None) -> Tensor:
+        """Likewise for members that never meet: row by row, for 0 · NaN is NaN."""
+        squares = torch.zeros(3, dtype=torch.float64, device=particles.device)
+        for columns, block, _ in relative_blocks(particles, healthy):
+            own = gradients[:, columns]
+            squares[0] += torch.linalg.vector_norm(own).double().square()
+            own.mul_(self.likelihood_scale)
+            if self.prior_precision > 0:
+                own.add_(block, alpha=self.prior_precision)
+        squares[0] *= self.likelihood_scale**2
+        squares[1] = self.prior_precision**2 * kernel.products.diagonal().sum()
+        return squares
+
+    def _clip(self, gradients: Tensor) -> Tensor:
         """Clip φ, after mixing: clipping a member's gradient before would change the others' drive as well."""
         if self.max_norm is None:
             return torch.zeros((), dtype=torch.float64, device=gradients.device)
+        lengths = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64)
         factors = (self.max_norm / lengths.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
         gradients.mul_(factors[:, None].to(gradients.dtype))
-        return (factors < 1.0).double().mean()
+        clipped: Tensor = (factors < 1.0).double().sum()
+        return clipped
+
+
+def _squared_norm(mixing_matrix: Tensor, products: Tensor) -> Tensor:
+    """‖A Z‖² of the Frobenius norm, from A (N, M) and Z Zᵀ (M, M)."""
+    norm: Tensor = (mixing_matrix @ products * mixing_matrix).sum()
+    return norm.clamp_min(0.0)

@@ -8,14 +8,14 @@ the kernel :math:`K_{ij} = \exp(-\|x_i - x_j\|^2 / h)`, every particle ascends a
 
 The first term drives the particles together to high posterior, the second pushes them apart.
 
-Numerics: distances come from *centred* particles (their common offset is many times their spread and would cancel
-catastrophically in single precision) and are summed in double precision; the mixing runs over blocks of columns, so
-that nothing of size (M, D) is made beside the result; reduced precision (autocast, TF32) is off throughout.
+Numerics: the particles' common offset is many times their spread and would cancel catastrophically in single
+precision, so distances and repulsion come from particles *relative to one of them*, distances in double precision; all
+runs over blocks of columns, so that nothing of size (M, D) is made beside the result; reduced precision (autocast,
+TF32) is off throughout.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Columns mixed at a time: M of these blocks stay in a CPU's cache and fill a GPU.
-COLUMN_BLOCK = 1 << 18
+#: Columns mixed at a time on a CPU, in whose cache M of these blocks stay.
+COLUMN_BLOCK = 1 << 16
+#: On other devices, where a block must be worth the launch of its kernels.
+DEVICE_COLUMN_BLOCK = 1 << 20
 #: The bandwidth's floor, relative to the particles' mean square norm: coincident particles give no division by zero.
 RELATIVE_FLOOR = 1e-12
 
@@ -38,19 +40,31 @@ class SteinKernel:
         values: K, shape (M, M), float64, ones on the diagonal.
         bandwidth: h, shape (), float64.
         squared_distances: shape (M, M), float64.
+        products: X Xᵀ, shape (M, M), float64.
+
+    Rows and columns of particles that were left out are 0 throughout.
     """
 
     values: Tensor
     bandwidth: Tensor
     squared_distances: Tensor
+    products: Tensor
+
+    def count(self) -> Tensor:
+        """The number of particles that take part, shape ()."""
+        return self.values.diagonal().sum()
 
     def off_diagonal_mean(self) -> Tensor:
         """Mean of K_ij over i != j, shape (); 0 for one particle."""
-        return _off_diagonal_mean(self.values)
+        return self._mean_over_pairs(self.values)
 
     def mean_distance(self) -> Tensor:
         """Mean Euclidean distance over pairs, shape (); 0 for one particle."""
-        return _off_diagonal_mean(self.squared_distances.sqrt())
+        return self._mean_over_pairs(self.squared_distances.sqrt())
+
+    def _mean_over_pairs(self, matrix: Tensor) -> Tensor:
+        count = self.count()
+        return (matrix.sum() - matrix.diagonal().sum()) / (count * (count - 1.0)).clamp_min(1.0)
 
 
 def median_bandwidth(particles: Tensor) -> Tensor:
@@ -68,22 +82,29 @@ def median_bandwidth(particles: Tensor) -> Tensor:
 
     Source: Liu & Wang 2016, section 5.
     """
-    return _bandwidth(_squared_distances(particles), particles)
+    return stein_kernel(particles).bandwidth
 
 
-def stein_kernel(particles: Tensor, bandwidth: float | Tensor | None = None) -> SteinKernel:
+def stein_kernel(
+    particles: Tensor, bandwidth: float | Tensor | None = None, healthy: Tensor | None = None
+) -> SteinKernel:
     """The kernel K with its distances and bandwidth.
 
     Args:
         particles: shape (M, D).
         bandwidth: h; None takes :func:`median_bandwidth`.
+        healthy: bool (M,), the particles that take part, whatever the rows of the others hold; None: all.
     """
-    squared = _squared_distances(particles)
+    if particles.ndim != 2 or particles.shape[0] < 1:
+        raise ValueError(f"particles must have the shape (M, D), got {tuple(particles.shape)}.")
+    present = torch.ones_like(particles[:, 0], dtype=torch.bool) if healthy is None else healthy
+    both = (present[:, None] & present[None, :]).double()
+    squared, products = (matrix * both for matrix in _distances_and_products(particles, healthy))
     if bandwidth is None:
-        h = _bandwidth(squared, particles)
+        h = _bandwidth(squared, products.diagonal(), present)
     else:
         h = torch.as_tensor(bandwidth, dtype=torch.float64, device=particles.device)
-    return SteinKernel(torch.exp(-squared / h), h, squared)
+    return SteinKernel(torch.exp(-squared / h) * both, h, squared, products)
 
 
 def svgd_direction(
@@ -107,26 +128,42 @@ def svgd_direction(
     kernel = stein_kernel(particles, bandwidth)
     phi = torch.empty_like(particles)
     drive, push = mixing(kernel, repulsion)
-    for columns, centred in centred_blocks(particles):
-        phi[:, columns] = drive.to(phi) @ scores[:, columns].to(phi) + push.to(phi) @ centred
+    for columns, block, one in relative_blocks(particles):
+        phi[:, columns] = drive.to(phi) @ scores[:, columns].to(phi) + push.to(phi) @ (block - one)
     return phi
 
 
 def mixing(kernel: SteinKernel, repulsion: float) -> tuple[Tensor, Tensor]:
-    """The (M, M) matrices that mix scores and centred particles into φ; constants vanish under the second."""
-    count = kernel.values.shape[0]
+    """The (M, M) matrices that mix scores and relative particles into φ; constants vanish under the second."""
+    count = kernel.count()
     laplacian = torch.diag(kernel.values.sum(1)) - kernel.values
     return kernel.values / count, repulsion * 2.0 / kernel.bandwidth * laplacian / count
 
 
 @torch.no_grad()
-def centred_blocks(particles: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of columns of X minus the particles' mean, as (columns, (M, columns) tensor), in full precision."""
+def relative_blocks(particles: Tensor, healthy: Tensor | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Blocks of columns of X in full precision: columns, X (M, columns), and the row (1, columns) to subtract.
+
+    Args:
+        particles: X, shape (M, D).
+        healthy: bool (M,); the rows of the others are 0 in X. None: all.
+    """
+    size = COLUMN_BLOCK if particles.device.type == "cpu" else DEVICE_COLUMN_BLOCK
+    first = _first(particles, healthy)
     with full_precision(particles.device):
-        for start in range(0, particles.shape[1], COLUMN_BLOCK):
-            columns = slice(start, start + COLUMN_BLOCK)
+        for start in range(0, particles.shape[1], size):
+            columns = slice(start, start + size)
             block = particles[:, columns]
-            yield columns, block - block.mean(0, keepdim=True)
+            if healthy is not None:
+                block = block.masked_fill(~healthy[:, None], 0.0)
+            yield columns, block, block.index_select(0, first)
+
+
+def _first(particles: Tensor, healthy: Tensor | None) -> Tensor:
+    """Index (1,) of the particle that the others are relative to; on the device, for a host would have to wait."""
+    if healthy is None:
+        return torch.zeros(1, dtype=torch.long, device=particles.device)
+    return healthy.long().argmax().reshape(1)
 
 
 @contextmanager
@@ -159,37 +196,38 @@ def _highest_matmul_precision() -> Callable[[], None]:
     return lambda: set_all(found)
 
 
-def _squared_distances(particles: Tensor) -> Tensor:
-    if particles.ndim != 2 or particles.shape[0] < 1:
-        raise ValueError(f"particles must have the shape (M, D), got {tuple(particles.shape)}.")
-    count = particles.shape[0]
+def _distances_and_products(particles: Tensor, healthy: Tensor | None) -> tuple[Tensor, Tensor]:
+    """‖x_i − x_j‖² and x_i · x_j, each (M, M), float64, from the particles relative to one of them and that one."""
+    count, first = particles.shape[0], _first(particles, healthy)
     gram = torch.zeros(count, count, dtype=torch.float64, device=particles.device)
-    for _, centred in centred_blocks(particles):
-        block = centred.double()
-        gram += block @ block.T
-    norms = gram.diagonal()
-    squared = (norms[:, None] + norms[None, :] - 2.0 * gram).clamp_min(0.0)
-    return squared.fill_diagonal_(0.0)
+    for _, block, one in relative_blocks(particles, healthy):
+        row = one.double()
+        # The row of the particle that is subtracted would be 0: it holds that particle itself.
+        stacked = block.to(torch.float64, copy=True).sub_(row).index_copy_(0, first, row)
+        gram += stacked @ stacked.T
+    along = gram.index_select(1, first).index_fill(0, first, 0.0)
+    offset = gram.index_select(1, first).index_select(0, first)
+    inner = gram.index_fill(0, first, 0.0).index_fill(1, first, 0.0)
+    norms = inner.diagonal()
+    squared = (norms[:, None] + norms[None, :] - 2.0 * inner).clamp_min(0.0).fill_diagonal_(0.0)
+    return squared, inner + along + along.T + offset
 
 
-def _bandwidth(squared_distances: Tensor, particles: Tensor) -> Tensor:
+def _bandwidth(squared_distances: Tensor, squared_norms: Tensor, present: Tensor) -> Tensor:
+    """The median over pairs of particles that are present, in tensors alone."""
     count = squared_distances.shape[0]
     if count == 1:
-        return torch.ones((), dtype=torch.float64, device=particles.device)
-    rows, columns = torch.triu_indices(count, count, offset=1, device=particles.device)
-    pairs = squared_distances[rows, columns].sort().values
-    median = (pairs[(len(pairs) - 1) // 2] + pairs[len(pairs) // 2]) / 2.0
-    scale = torch.linalg.vector_norm(particles.detach(), dtype=torch.float64).pow(2) / count
+        return torch.ones((), dtype=torch.float64, device=present.device)
+    rows, columns = torch.triu_indices(count, count, offset=1, device=present.device)
+    both = present[rows] & present[columns]
+    pairs = torch.where(both, squared_distances[rows, columns], torch.inf).sort().values
+    found = both.sum()
+    middle = torch.stack([(found - 1).clamp_min(0) // 2, found // 2]).clamp_max(len(pairs) - 1)
+    median = pairs.index_select(0, middle).mean()
+    members = present.sum().double()
     # The absolute part keeps 2/h within single precision where all particles are zero.
-    floor = RELATIVE_FLOOR * scale + torch.finfo(torch.float32).tiny
-    return torch.maximum(median / math.log(count), floor)
-
-
-def _off_diagonal_mean(matrix: Tensor) -> Tensor:
-    count = matrix.shape[0]
-    if count == 1:
-        return torch.zeros((), dtype=matrix.dtype, device=matrix.device)
-    return (matrix.sum() - matrix.diagonal().sum()) / (count * (count - 1))
+    floor = RELATIVE_FLOOR * squared_norms.sum() / members + torch.finfo(torch.float32).tiny
+    return torch.where(found > 0, torch.maximum(median / members.log(), floor), 1.0)
 
 
 def _check_shapes(particles: Tensor, scores: Tensor) -> None:

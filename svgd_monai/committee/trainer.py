@@ -12,13 +12,17 @@ from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer, default_prepare_batch
 from monai.engines.utils import IterationEvents
+from monai.transforms import Decollated
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 from torch.optim import Optimizer
 
+from svgd_monai.committee.guard import ParticleGuard
 from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.posterior import Balance, PosteriorStep
+from svgd_monai.committee.sharing import check_divisible, shares
 from svgd_monai.errors import SettingsError
+from svgd_monai.processes import processes
 
 MEMBER_BATCHES = ("shared", "own")
 
@@ -28,16 +32,19 @@ class CommitteeTrainer(SupervisedTrainer):
 
     A :class:`monai.engines.SupervisedTrainer` to every handler: the same events in the same order,
     ``engine.state.output`` with the image, the label, the prediction (the committee's mean probability, (B, C, ...))
-    and the loss (the members' mean). On top, ``engine.state.member_losses`` is a tensor (M,) and
-    ``engine.state.balance`` the :class:`~svgd_monai.committee.posterior.Balance` of the step.
+    and the loss (the members' mean; a tensor also where MONAI's trainer gives a number, which would have to wait for a
+    GPU). On top, ``engine.state.member_losses`` is a tensor (M,), ``engine.state.balance`` the
+    :class:`~svgd_monai.committee.posterior.Balance` of the step and ``engine.state.replaced_particles`` the number of
+    particles that had to be replaced so far, see :class:`~svgd_monai.committee.guard.ParticleGuard`.
 
     The members run one after the other, each backward landing in its row of ``network.values.grad``: the memory of one
     network's activations. At ``IterationEvents.BACKWARD_COMPLETED`` the rows hold the gradients of the members' losses;
     then ``step`` turns them into −φ and the optimiser moves the particles.
 
     Where ``torch.distributed`` is initialised, the particles are shared out: each process runs the members that fall to
-    it, on the same batch, the gradients' rows are exchanged, and every process takes the same step. A network without
-    dropout ends with the same particles as in one process.
+    it, on the same batch, the gradients' rows are exchanged, and every process takes the same step. Where there are
+    more processes than particles, those of one particle share its batch, item by item: exact for a loss that is the
+    mean over a batch's items. A network without dropout ends with the same particles as in one process.
 
     Args:
         device: where to run.
@@ -50,12 +57,15 @@ class CommitteeTrainer(SupervisedTrainer):
         max_steps: steps in all; the last epoch is cut short where the epochs hold more.
         member_batches: ``shared``: all members see the same batch; ``own``: the batch holds one of equal size for each
             member, one behind the other (a control for ensembles), and so does the prediction in the output.
+        on_bad_particle: what becomes of a particle that is no longer finite, see
+            :class:`~svgd_monai.committee.guard.ParticleGuard`: ``restore``, ``resample`` or ``stop``.
+        seed: of the copies of particles.
         amp: bfloat16 autocast (CUDA only). There is no loss scaling: it would scale the drive and not the repulsion.
         kwargs: further arguments of :class:`monai.engines.SupervisedTrainer`.
 
     Raises:
         ValueError: the optimiser has a weight decay.
-        SettingsError: ``member_batches`` is unknown.
+        SettingsError: ``member_batches`` or ``on_bad_particle`` is unknown.
     """
 
     def __init__(
@@ -69,6 +79,8 @@ class CommitteeTrainer(SupervisedTrainer):
         step: PosteriorStep,
         max_steps: int | None = None,
         member_batches: str = "shared",
+        on_bad_particle: str = "restore",
+        seed: int = 0,
         amp: bool = False,
         prepare_batch: Callable[..., Any] = default_prepare_batch,
         **kwargs: Any,
@@ -93,6 +105,10 @@ class CommitteeTrainer(SupervisedTrainer):
         self.bfloat16 = amp
         self.state.member_losses = None
         self.state.balance = None
+        self.state.replaced_particles = 0
+        self.max_steps = max_steps
+        self.guard = ParticleGuard(network, optimizer, on_bad_particle, seed)
+        self.add_event_handler(Events.EPOCH_STARTED, lambda engine: engine.guard.begin(engine.state))
         if max_steps is not None:
             # The epoch still completes, with its events.
             self.add_event_handler(Events.ITERATION_COMPLETED(once=max_steps), lambda engine: engine.terminate_epoch())
@@ -100,6 +116,7 @@ class CommitteeTrainer(SupervisedTrainer):
     def _iteration(self, engine: CommitteeTrainer, batchdata: dict[str, Any]) -> dict[str, Tensor]:
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
+        engine.guard.settle(engine.state)  # behind the loading of the batch, for which a GPU's flags leave time
         inputs, targets = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         # Gradients through MetaTensor's dispatch cost time and carry nothing.
         inputs, targets = (t.as_tensor() if isinstance(t, MetaTensor) else t for t in (inputs, targets))
@@ -118,11 +135,26 @@ class CommitteeTrainer(SupervisedTrainer):
 
         gradients = network.values.grad
         assert gradients is not None  # zero_grad() made it
-        balance: Balance = engine.step(network.values.detach(), gradients)
+        healthy = engine.guard.healthy(losses)
+        balance: Balance = engine.step(network.values.detach(), gradients, healthy)
         engine.state.balance = balance
         engine.optimizer.step()
+        engine.guard.note(healthy, balance, engine.state)
+        if engine.state.iteration in (engine.state.epoch * engine.state.epoch_length, engine.max_steps):
+            engine.guard.settle(engine.state)  # before anyone validates or keeps the particles
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return cast(dict[str, Tensor], engine.state.output)
+
+    def _register_decollate(self) -> None:
+        """MONAI's, but for the loss: that reads it, and a GPU's host would have to wait in every step."""
+        transform = Decollated(keys=None, detach=False)  # nothing here has a graph
+
+        def decollate(engine: CommitteeTrainer) -> None:
+            if isinstance(engine.state.batch, (list, dict)):
+                engine.state.batch = transform(engine.state.batch)
+            engine.state.output = transform(engine.state.output)
+
+        self.add_event_handler(IterationEvents.MODEL_COMPLETED, decollate)
 
     def _gradients(self, network: Particles, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Every member's loss (M,), gradients left in ``network.values.grad``; and the mean probability (B, C, ...).
@@ -130,15 +162,14 @@ class CommitteeTrainer(SupervisedTrainer):
         Where members have batches of their own, their probabilities one behind the other in its place.
         """
         count = network.num_particles
-        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        if ranks > count:
-            raise SettingsError(f"num_particles: {count} particles cannot be shared out over {ranks} processes.")
+        rank, ranks = processes()
+        check_divisible(self.loss_function, count, ranks)
         losses, mean = torch.zeros(count, device=inputs.device), None
-        for index in range(rank, count, ranks):
-            seen, wanted = (t.chunk(count)[index] if self.own_batches else t for t in (inputs, targets))
+        for index, items, weight in shares(count, len(inputs) // (count if self.own_batches else 1), rank, ranks):
+            seen, wanted = (t.chunk(count)[index][items] if self.own_batches else t[items] for t in (inputs, targets))
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bfloat16):
                 logits = self.inferer(seen, partial(network.member, index))
-            loss = self.loss_function(logits, wanted).mean()
+            loss = weight * self.loss_function(logits, wanted).mean()
             loss.backward()
             losses[index] = loss.detach()
             with torch.no_grad():
@@ -146,12 +177,12 @@ class CommitteeTrainer(SupervisedTrainer):
                 if mean is None:
                     mean = probability.new_zeros(len(inputs), *probability.shape[1:])
                 if self.own_batches:
-                    mean.chunk(count)[index].copy_(probability)
+                    mean.chunk(count)[index][items] = probability
                 else:
-                    mean.add_(probability / count)
+                    mean[items] += probability / count
         assert mean is not None  # every process has a particle
         if ranks > 1:
-            # Rows of other processes' particles are 0 here: the sum puts the rows together, exactly.
+            # What other processes compute is 0 here: the sum puts rows, or a row's parts, together.
             for tensor in (network.values.grad, losses, mean):
                 dist.all_reduce(tensor)
         return losses, mean

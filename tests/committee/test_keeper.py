@@ -177,6 +177,7 @@ def test_the_best_committee_is_kept(tmp_path):
         "step": 6,
         "val_dice": 0.6,
         "validations": [{"step": step, "val_dice": value} for step, value in zip([3, 6, 9, 10], METRICS, strict=True)],
+        "replaced_particles": 0,
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["committee.pt", "training.json"]
 

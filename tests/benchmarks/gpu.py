@@ -1,0 +1,152 @@
+"""All that ``step.py`` measures, on a GPU, with what only a GPU has: streams, graphs, waits, and a profile of one step.
+
+    python tests/benchmarks/gpu.py --output <folder> [--device cuda:0]
+    python tests/benchmarks/gpu.py --output <folder> --device cpu --tiny     # does the program run?
+
+Tables and plots as those of ``step.py``; on top ``profile.txt`` (torch.profiler of one step), ``summary.csv``: the
+device, what its memory moves, the time of a step in float32 and bfloat16, how often the host waits for the device in a
+step, and the time of the paper's protocol (41 committees of 1500 steps) at that speed, training alone.
+"""
+
+import argparse
+import gc
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from step import all_parts, growth, looped, peers, scaled, variants
+from torch.profiler import ProfilerActivity, profile
+from workloads import LOSS, PAPER, SMALL, TINY, Clock, Ours, Size, Streams, median, table
+
+ROUNDS, STEPS = 41, 1500
+
+
+def streamed(size: Size, device: torch.device, amp: bool = False) -> Callable[[], object]:
+    """Each member on a stream of its own."""
+    ours, current = Ours(size, device), torch.cuda.current_stream(device)
+    streams = [torch.cuda.Stream(device) for _ in range(size.members)]
+
+    def run() -> None:
+        ours.particles.zero_grad()
+        for member, stream in enumerate(streams):
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+                    logits = ours.particles.member(member, ours.batch["image"])
+                LOSS(logits, ours.batch["label"]).backward()
+        for stream in streams:
+            current.wait_stream(stream)
+
+    return run
+
+
+def graphed(size: Size, device: torch.device, amp: bool = False) -> Callable[[], object]:
+    """The members' loop as one CUDA graph: no launches by the host."""
+    run = looped(size, device, amp=amp)
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def ways(size: Size, device: torch.device) -> dict[str, Callable[[], Callable[[], object]]]:
+    return {
+        "loop, a stream each": partial(streamed, size, device),
+        "loop, a stream each, bfloat16": partial(streamed, size, device, amp=True),
+        "loop, CUDA graph": partial(graphed, size, device),
+        "loop, CUDA graph, bfloat16": partial(graphed, size, device, amp=True),
+        "loop, channels_last_3d, bfloat16": partial(looped, size, device, channels_last=True, amp=True),
+    }
+
+
+def waits(run: Callable[[], object], device: torch.device) -> int:
+    """How often the host waits for the device in a call, by torch's own count."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+def profiled(run: Callable[[], object], device: torch.device, path: Path) -> None:
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+    with profile(activities=activities) as prof:
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    text = prof.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=60)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    sys.stdout.write(f"\nOne step, see {path}\n{text}\n")
+
+
+def summary(clock: Clock, size: Size, repeats: int, output: Path) -> None:
+    """Whole iterations of the trainer, and what they make of the protocol."""
+    device = clock.device
+    streams = Streams(5, 5_749_443, device)
+    rate = streams.rate(clock.compare(streams.functions(), repeats))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    del streams
+    rows = []
+    for precision in ("float32", "bfloat16"):
+        ours = Ours(size, device, amp=precision == "bfloat16")
+        seconds = median(clock.compare({"step": ours}, repeats)["step"])
+        rows.append(
+            {
+                "device": name, "precision": precision, "gigabytes_per_second": rate / 1e9, "step": seconds,
+                "waits": waits(ours, device), "peak_mib": _peak(device),
+                "protocol_hours": ROUNDS * STEPS * seconds / 3600,
+            }
+        )  # fmt: skip
+        if precision == "bfloat16":
+            profiled(ours, device, output / "profile.txt")
+        del ours
+        gc.collect()
+    columns = ("device", "precision", "gigabytes_per_second", "step", "waits", "peak_mib", "protocol_hours")
+    table(f"The trainer's step, {size.members} particles, and the protocol", columns, rows, output / "summary.csv")
+
+
+def _peak(device: torch.device) -> float:
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else float("nan")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="where tables and plots go")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--tiny", action="store_true", help="sizes of no meaning, to try the program")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    clock = Clock(device)
+    sizes = {"tiny": TINY} if options.tiny else {"paper": PAPER, "small": SMALL}
+    largest = next(iter(sizes.values()))
+    summary(clock, largest, options.repeats, options.output)
+    all_parts(clock, sizes, options.repeats, options.output)
+    more = {name: ways(size, device) if device.type == "cuda" else {} for name, size in sizes.items()}
+    variants(clock, sizes, options.repeats, options.output, more)
+    lengths = {"D = 1000": 1000} if options.tiny else {"D = 0.36 million": 360_000, "D = 5.7 million": 5_749_443}
+    peers(clock, sizes, lengths, options.repeats, options.output)
+    base = TINY if options.tiny else Size(5, scaled(8), (32, 32, 32), 8)
+    growth(clock, base, not options.tiny, options.repeats, options.output)
+
+
+if __name__ == "__main__":
+    main()

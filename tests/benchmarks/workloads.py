@@ -1,0 +1,183 @@
+"""What the benchmarks of a training step have in common: committees, a peer from the equation, clocks, floors."""
+
+import contextlib
+import csv
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from monai.networks.nets import BasicUNet
+from torch import Tensor, nn
+
+from svgd_monai import LogDiceLoss, Particles
+from svgd_monai.committee import CommitteeTrainer, PosteriorStep
+
+CLASSES = 3
+LOSS = LogDiceLoss(to_onehot_y=True, softmax=True)
+SCALE, PRIOR_STD, RATE = 20.0, 1.0, 1e-3
+
+
+class Size(NamedTuple):
+    """A committee and its batch."""
+
+    members: int
+    features: tuple[int, ...]
+    sides: tuple[int, int, int]
+    batch: int
+
+
+#: The light U-Net of the bundle at the paper's hippocampus sizes, and the smaller one at 2 mm of the project's studies.
+PAPER = Size(5, (32, 32, 64, 128, 256, 32), (64, 64, 64), 8)
+SMALL = Size(5, (8, 8, 16, 32, 64, 8), (24, 32, 24), 8)
+TINY = Size(2, (2, 2, 2, 2, 4, 2), (16, 32, 16), 2)
+
+
+def network(features: tuple[int, ...]) -> nn.Module:
+    return BasicUNet(spatial_dims=3, in_channels=1, out_channels=CLASSES, features=features)
+
+
+def batch_of(size: Size, device: torch.device) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (size.batch, 1, *size.sides)
+    label = torch.randint(0, CLASSES, shape, generator=generator)
+    image = label + 0.5 * torch.randn(shape, generator=generator)
+    return {"image": image.to(device), "label": label.to(device)}
+
+
+class Ours:
+    """The package's trainer, one iteration a call; ``warm`` takes the first at once."""
+
+    def __init__(self, size: Size, device: torch.device, warm: bool = True, amp: bool = False, **options) -> None:
+        self.particles = Particles(lambda: network(size.features), size.members).to(device)
+        self.batch = batch_of(size, device)
+        self.step = PosteriorStep(likelihood_scale=SCALE, prior_std=PRIOR_STD)
+        self.optimizer = torch.optim.Adam([self.particles.values], lr=RATE, fused=True)
+        self.trainer = CommitteeTrainer(
+            device, 1, [self.batch], self.particles, self.optimizer, LOSS, self.step, amp=amp, **options
+        )
+        if warm:
+            self.trainer.run()
+
+    def __call__(self) -> None:
+        self.trainer._iteration(self.trainer, self.batch)
+
+
+class Textbook:
+    """M modules, M Adams, and the equation of SVGD pair by pair, as one would write it from the paper."""
+
+    def __init__(self, size: Size, device: torch.device) -> None:
+        self.networks = [network(size.features).to(device) for _ in range(size.members)]
+        self.optimizers = [torch.optim.Adam(net.parameters(), lr=RATE) for net in self.networks]
+        self.batch = batch_of(size, device)
+
+    def gradients(self) -> None:
+        for net, optimizer in zip(self.networks, self.optimizers, strict=True):
+            optimizer.zero_grad()
+            LOSS(net(self.batch["image"]), self.batch["label"]).backward()
+
+    def __call__(self) -> None:
+        self.gradients()
+        particles = [nn.utils.parameters_to_vector(net.parameters()).detach() for net in self.networks]
+        scores = [
+            -SCALE * torch.cat([p.grad.reshape(-1) for p in net.parameters()]) - x / PRIOR_STD**2
+            for net, x in zip(self.networks, particles, strict=True)
+        ]
+        for net, phi in zip(self.networks, textbook_direction(particles, scores), strict=True):
+            pieces = (-phi).split([p.numel() for p in net.parameters()])
+            for parameter, piece in zip(net.parameters(), pieces, strict=True):
+                parameter.grad = piece.view_as(parameter)
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+
+def textbook_direction(particles: list[Tensor], scores: list[Tensor]) -> list[Tensor]:
+    """φ_i = mean over j of K_ij g_j + (2/h) K_ij (x_i − x_j); h is the median of the pairs' ‖x_i − x_j‖² over log M."""
+    members = range(len(particles))
+    squared = {(i, j): (particles[i] - particles[j]).square().sum() for i in members for j in members}
+    h = torch.stack([squared[i, j] for i in members for j in members if i < j]).quantile(0.5) / math.log(len(particles))
+    phi = []
+    for i in members:
+        total = torch.zeros_like(particles[i])
+        for j in members:
+            kernel = torch.exp(-squared[i, j] / h)
+            total += kernel * scores[j] + 2 / h * kernel * (particles[i] - particles[j])
+        phi.append(total / len(particles))
+    return phi
+
+
+class Clock:
+    """Seconds of one call: of the processor's time on a CPU, which others may share, and of the device's on a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __call__(self, function: Callable[[], object]) -> float:
+        if self.device.type == "cpu":
+            began = time.process_time()
+            function()
+            return time.process_time() - began
+        torch.cuda.synchronize(self.device)
+        began = time.perf_counter()
+        function()
+        torch.cuda.synchronize(self.device)
+        return time.perf_counter() - began
+
+    def compare(self, functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+        """All of them in turn, ``repeats`` times behind one warm-up: what slows one slows its neighbours."""
+        for function in functions.values():
+            function()
+        times: dict[str, list[float]] = {name: [] for name in functions}
+        for _ in range(repeats):
+            for name, function in functions.items():
+                times[name].append(self(function))
+        return times
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+class Streams:
+    """How fast the device moves memory: the best of copy (2 units of traffic) and sum (3), over (M, D) matrices."""
+
+    def __init__(self, members: int, size: int, device: torch.device) -> None:
+        self.matrices = [torch.ones(members, size, device=device) for _ in range(3)]
+        self.bytes = self.matrices[0].numel() * 4
+
+    def functions(self) -> dict[str, Callable[[], object]]:
+        a, b, c = self.matrices
+        return {"copy": lambda: c.copy_(a), "sum": lambda: torch.add(a, b, out=c)}
+
+    def rate(self, times: dict[str, list[float]]) -> float:
+        """Bytes a second, from the medians of the two."""
+        return max(2 * self.bytes / median(times["copy"]), 3 * self.bytes / median(times["sum"]))
+
+
+def table(title: str, columns: tuple[str, ...], rows: list[dict], path: Path) -> None:
+    """Print, and write as CSV."""
+    sys.stdout.write(f"\n{title}\n")
+    cells = [columns, *(tuple(f"{r[c]:.4g}" if isinstance(r[c], float) else str(r[c]) for c in columns) for r in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    for row in cells:
+        sys.stdout.write("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + "\n")
+    sys.stdout.flush()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({c: f"{r[c]:.5g}" if isinstance(r[c], float) else r[c] for c in columns} for r in rows)
+
+
+@contextlib.contextmanager
+def deterministic_algorithms() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
