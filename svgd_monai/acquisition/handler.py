@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
+from svgd_monai.acquisition.outputs import items_of, statistics_of, voxel_ml
 from svgd_monai.acquisition.reduction import MapReduction, slabs
 from svgd_monai.acquisition.score import NormaliseName, rank_cases
 from svgd_monai.acquisition.strategies import get_strategy, select
@@ -21,8 +22,9 @@ from svgd_monai.acquisition.uncertainty import maps_from_statistics
 from svgd_monai.acquisition.view import PoolView, ScoreOptions
 from svgd_monai.errors import SettingsError
 from svgd_monai.files import write_csv, write_json
+from svgd_monai.processes import gathered, is_first, processes
 from svgd_monai.seeding import derive_seed
-from svgd_monai.statistics import EXTRA_CHANNELS, STATISTICS, mean_probability, summarise
+from svgd_monai.statistics import EXTRA_CHANNELS, mean_probability
 
 logger = logging.getLogger(__name__)
 
@@ -37,29 +39,12 @@ COLUMNS = (
 RANKING_COLUMNS = ("rank", "case", "score", "uncertainty", "mutual_information", "foreground_ml")
 
 
-def statistics_of(output: Any) -> list[Tensor]:
-    """The committee statistics, (C + 2, ...) of each case, in the output of a MONAI evaluator.
-
-    Args:
-        output: a decollated list of dictionaries or a batched dictionary with one of: ``statistics``, as
-            :class:`~svgd_monai.committee.evaluator.CommitteeEvaluator` gives; ``pred_0``, ``pred_1``, ... as
-            :class:`monai.engines.EnsembleEvaluator` gives; ``pred`` alone, a committee of one. Predictions are
-            probabilities, or else logits, of which the softmax is taken.
-
-    Raises:
-        ValueError: it holds none of them.
-    """
-    if isinstance(output, Mapping):
-        size = len(next(iter(output.values())))
-        output = [{key: value[index] for key, value in output.items()} for index in range(size)]
-    return [_statistics(item) for item in output]
-
-
 class AcquisitionHandler:
     """Accumulates a score per case and writes ``scores.csv`` and ``queries.json``.
 
     Attach it to any MONAI evaluator over a pool. Nothing is kept of a case but its numbers: its maps are computed slab
-    by slab, and the engine lets go of its batch and output before the next case is read and before the ranking.
+    by slab, and the engine lets go of its batch and output before the next case is read and before the ranking. Where
+    several processes share the pool, each ranks all of it, and the first writes.
 
     Args:
         folder: where the two files are written, each at once and whole.
@@ -136,8 +121,8 @@ class AcquisitionHandler:
 
     def accumulate(self, engine: Engine) -> None:
         """Take in a batch."""
-        for item, statistics in zip(_items(engine.state.batch), self.statistics(engine.state.output), strict=True):
-            self._measure(torch.as_tensor(statistics), _voxel_ml(item))
+        for item, statistics in zip(items_of(engine.state.batch), self.statistics(engine.state.output), strict=True):
+            self._measure(torch.as_tensor(statistics), voxel_ml(item))
             self.cases.append(str(item["case"]))
 
     def _measure(self, statistics: Tensor, voxel_ml: float) -> None:
@@ -158,6 +143,7 @@ class AcquisitionHandler:
     def write(self, engine: Engine) -> None:
         """Score, rank, choose, and write both files; ``queries.json`` last, for its presence ends the stage."""
         _let_go(engine)
+        self._gather()
         cases = tuple(self.cases)
         labelled = torch.tensor([case in self.labelled for case in cases], dtype=torch.bool)
         information = None
@@ -177,6 +163,8 @@ class AcquisitionHandler:
         scores, queried = select(
             self.strategy, view, self.options, self.count, self.keep_labelled, self.redraws, self.shuffle_scores
         )
+        if not is_first():
+            return
         rows = self._rows(view, scores, queried)
         if self.ranking_file is not None:
             unlabelled = [row for row in rows if not row["labelled"]]
@@ -186,6 +174,15 @@ class AcquisitionHandler:
         if self.count > 0:
             write_json(self.folder / QUERIES_FILE, queried)
             logger.info("%d cases scored; to label next: %s", len(cases), ", ".join(queried))
+
+    def _gather(self) -> None:
+        """Put together what several processes have measured, so that each has all and ranks it alike."""
+        if processes()[1] > 1:
+            numbers = zip(self._uncertainty, self._foreground, self._disagreement, strict=True)
+            found = gathered(dict(zip(self.cases, numbers, strict=True)))
+            self.cases = list(found)
+            columns = zip(*found.values(), strict=True)
+            self._uncertainty, self._foreground, self._disagreement = (list(column) for column in columns)
 
     def _rows(self, view: PoolView, scores: Tensor, queried: Sequence[str]) -> list[dict[str, Any]]:
         shared = [None] * len(view.cases) if view.information is None else view.information.tolist()
@@ -220,37 +217,3 @@ def _let_go(engine: Engine) -> None:
 
 def _defined(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
-
-
-def _statistics(item: Mapping[str, Any]) -> Tensor:
-    if STATISTICS in item:
-        return torch.as_tensor(item[STATISTICS])
-    members = [item[key] for key in sorted((k for k in item if k.startswith("pred_")), key=lambda k: int(k[5:]))]
-    if not members and "pred" in item:
-        members = [item["pred"]]
-    if not members:
-        raise ValueError(f"the evaluator's output has neither statistics nor predictions, only {sorted(item)}.")
-    return summarise(_probabilities(torch.as_tensor(member)[None]) for member in members)[0]
-
-
-def _probabilities(prediction: Tensor) -> Tensor:
-    """(1, C, ...) as probabilities: as they are where they sum to one, else the softmax of logits."""
-    values = prediction.float()
-    total = values.sum(1)
-    if bool((values >= 0).all()) and bool(torch.allclose(total, torch.ones_like(total), atol=1e-3)):
-        return values
-    return torch.softmax(values, dim=1)
-
-
-def _items(batch: Any) -> list[Mapping[str, Any]]:
-    if isinstance(batch, Mapping):
-        return [{key: value[index] for key, value in batch.items()} for index in range(len(batch["case"]))]
-    return list(batch)
-
-
-def _voxel_ml(item: Mapping[str, Any]) -> float:
-    """Volume of a voxel in ml, from the item's ``affine`` or its image's; 1 mm³ where neither is known."""
-    affine = item.get("affine", getattr(item.get("image"), "affine", None))
-    if affine is None:
-        return 1e-3
-    return float(torch.linalg.det(torch.as_tensor(affine, dtype=torch.float64)[:3, :3]).abs()) / 1000.0

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Voxels binned at a time. Small on a CPU, where indices then stay in the cache; large on a GPU, to amortise a launch.
-_CHUNK = {"cpu": 1 << 17}
+# Voxels binned at a time: on a CPU one pair, whose indices stay in the cache; on a GPU many, to amortise a launch.
+_CHUNK = {"cpu": 1}
 _CHUNK_ON_ACCELERATOR = 1 << 24
+# Cells of histograms whose entropies are computed at a time.
+_CELLS = 1 << 17
 
 #: Share of the voxels, at either end, that makes no image of a constant.
 STRAY = 0.005
@@ -146,14 +148,16 @@ def digitise(image: Tensor, bins: int, value_range: Sequence[float] = (0.0, 1.0)
     if not bool(torch.isfinite(values).all()):
         raise ValueError("An image holds values that are not finite, so it has no histogram.")
     index = values.sub(low).div_(high - low).mul_(bins)  # a copy first: `values` may be the caller's own memory
-    return index.floor_().clamp_(0, bins - 1).to(_index_type(bins))
+    return index.floor_().clamp_(0, bins - 1).to(index_type(bins))
 
 
 def is_one_bin(index: Tensor) -> bool:
     """Tell whether all voxels of a digitised image, (V,), but :data:`STRAY` at either end, are in one bin."""
     tail = int(STRAY * len(index))
-    ordered = index.sort().values
-    return bool(ordered[tail] == ordered[len(index) - 1 - tail])
+    below = torch.bincount(index).cumsum(0)  # voxels in a bin and those before it
+    # The bins of two voxels in the order of their values.
+    low, high = torch.searchsorted(below, below.new_tensor([tail, len(index) - 1 - tail]), right=True).tolist()
+    return bool(low == high)
 
 
 def binned_mutual_information(row: Tensor, columns: Sequence[Tensor], bins: int) -> Tensor:
@@ -172,21 +176,27 @@ def binned_mutual_information(row: Tensor, columns: Sequence[Tensor], bins: int)
         (K,) float64, nats.
     """
     voxels, cells = len(row), bins * bins
-    chunk = _CHUNK.get(row.device.type, _CHUNK_ON_ACCELERATOR)
-    together = max(1, chunk // max(voxels, cells))
-    row_offset = row.to(torch.int64) * bins
+    together = max(1, _CHUNK.get(row.device.type, _CHUNK_ON_ACCELERATOR) // max(voxels, cells))
+    row_offset = row.to(index_type(together * cells)) * bins  # the smaller, the more are added at a time
     result = torch.empty(len(columns), dtype=torch.float64, device=row.device)
-    for start in range(0, len(columns), together):
-        some = columns[start : start + together]
-        joint = torch.stack(
-            [(column.to(torch.int64) + row_offset).add_(place * cells) for place, column in enumerate(some)]
-        )
-        counts = torch.bincount(joint.view(-1), minlength=len(some) * cells).view(len(some), bins, bins)
+    group = max(1, _CELLS // cells // together) * together
+    for start in range(0, len(columns), group):
+        some = columns[start : start + group]
+        parts = [_joint_counts(row_offset, some[i : i + together], cells) for i in range(0, len(some), together)]
+        counts = torch.cat(parts).view(len(some), bins, bins)
         own, other = counts.sum(2), counts.sum(1)
         sums = _sum_n_log_n(counts.flatten(1)) - _sum_n_log_n(own) - _sum_n_log_n(other)
         result[start : start + len(some)] = math.log(voxels) + sums / voxels
     # Rounding leaves the MI of independent images at ±1e-15.
     return result.clamp_(min=0)
+
+
+def _joint_counts(row_offset: Tensor, columns: Sequence[Tensor], cells: int) -> Tensor:
+    """Joint histograms of one image, its bins times their number, with K others: (K · cells,) int64."""
+    joint = [column.to(row_offset.dtype, copy=True).add_(row_offset) for column in columns]
+    for place, index in enumerate(joint[1:], start=1):
+        index.add_(place * cells)
+    return torch.bincount(joint[0] if len(joint) == 1 else torch.cat(joint), minlength=len(joint) * cells)
 
 
 def _sum_n_log_n(counts: Tensor) -> Tensor:
@@ -204,7 +214,8 @@ def _checked_range(bins: int, value_range: Sequence[float]) -> tuple[float, floa
     return float(low), float(high)
 
 
-def _index_type(bins: int) -> torch.dtype:
+def index_type(bins: int) -> torch.dtype:
+    """The smallest integer type that holds 0 .. `bins` − 1."""
     for kind in (torch.uint8, torch.int16, torch.int32):
         if bins - 1 <= torch.iinfo(kind).max:
             return kind

@@ -5,36 +5,29 @@ The store is a cache. Losing it costs time and no result, so a damaged file is r
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
-import struct
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from svgd_monai import files
-from svgd_monai.acquisition.information import binned_mutual_information, digitise, is_one_bin
+from svgd_monai.acquisition.information import binned_mutual_information, is_one_bin
+from svgd_monai.acquisition.information_file import DAMAGE, STRIDE, Codes, Values, read_pairs, write_pairs
+from svgd_monai.acquisition.information_images import DigitisedImages
+from svgd_monai.processes import agreed, everyones, is_first, processes
 
 _LOGGER = logging.getLogger(__name__)
-_FORMAT = 1
-# A pair (i, j), i <= j, of positions in the list of keys is kept as the single integer i · 2³¹ + j.
-_STRIDE = 1 << 31
+#: Folder of the digitised images, beside the file.
+IMAGES = "digitised"
 _SECONDS_BETWEEN_SAVES = 60.0
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, OverflowError, MemoryError)
-_DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, struct.error)
-
-Codes = NDArray[np.int64]
-Values = NDArray[np.float64]
 
 
 class InformationStore:
@@ -42,7 +35,8 @@ class InformationStore:
 
     The file is a NumPy archive of plain arrays (no pickle), 16 bytes a pair, replaced atomically after every minute of
     computing and at the end, also when that end is an exception: a run that is killed repeats a minute at most. One
-    process writes to it at a time.
+    process writes to it at a time: where several share a pool, each computes the pairs of its share of the rows, and
+    the first writes.
 
     Args:
         path: the file; made at the first save.
@@ -63,6 +57,7 @@ class InformationStore:
             json.dumps({**settings, "bins": self.bins, "value_range": self.value_range})
         )
         self.computed = 0
+        self._images = DigitisedImages(self.path.parent / IMAGES, self.settings, self.bins, self.value_range)
         self._positions: dict[str, int] = {}
         self._codes: Codes = np.empty(0, np.int64)  # ascending
         self._values: Values = np.empty(0, np.float64)
@@ -78,9 +73,9 @@ class InformationStore:
     ) -> Tensor:
         """Mutual information of every row image with every column image.
 
-        Only pairs that the store lacks are computed. Their images are loaded once each; those of the columns are held
-        in digitised form (a byte a voxel up to 256 bins), those of the rows one at a time. An image that was loaded
-        leaves its entropy as well, the pair with itself: to load it again for that would take far longer.
+        Only pairs that the store lacks are computed. Their images are loaded once and kept on disk in digitised form (a
+        byte a voxel up to 256 bins); those of the columns are held in memory, those of the rows one at a time. An image
+        that was read leaves its entropy as well, the pair with itself.
 
         Args:
             rows: N keys, each the fingerprint of a case's image content; the many (the pool).
@@ -96,13 +91,19 @@ class InformationStore:
             ValueError: an image holds no voxel, a value that is not finite, or another number of voxels than the rest.
             OSError: the file cannot be written.
         """
+        rank, ranks = processes()
+        if ranks > 1:  # the first may have written since another read
+            self._positions, self._codes, self._values = agreed((self._positions, self._codes, self._values))
         codes = self._codes_of(rows, columns)
         work = self._missing(codes, rows, columns)
         if work:
+            before = self._codes
             try:
-                self._compute(work, load, progress)
+                self._compute(dict(islice(work.items(), rank, None, ranks)), load, progress)
             finally:
                 self._save()
+            if ranks > 1:
+                self._exchange(before)
         return torch.from_numpy(self._values[np.searchsorted(self._codes, codes)])
 
     def _codes_of(self, rows: Sequence[str], columns: Sequence[str]) -> Codes:
@@ -111,7 +112,7 @@ class InformationStore:
             self._positions.setdefault(key, len(self._positions))
         row = np.array([self._positions[key] for key in rows], np.int64).reshape(-1, 1)
         column = np.array([self._positions[key] for key in columns], np.int64).reshape(1, -1)
-        return np.minimum(row, column) * _STRIDE + np.maximum(row, column)
+        return np.minimum(row, column) * STRIDE + np.maximum(row, column)
 
     def _missing(self, codes: Codes, rows: Sequence[str], columns: Sequence[str]) -> dict[str, list[str]]:
         """Row keys and, for each, the column keys to compute; every pair once, whichever way round it was asked."""
@@ -148,7 +149,7 @@ class InformationStore:
             self._keep_entropy(row, index)
             for key, value in zip(keys, values, strict=True):
                 first, second = sorted((self._positions[row], self._positions[key]))
-                self._fresh[first * _STRIDE + second] = float("nan") if undefined or constant[key] else value
+                self._fresh[first * STRIDE + second] = float("nan") if undefined or constant[key] else value
             if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                 self._save()
                 saved = time.monotonic()
@@ -156,14 +157,14 @@ class InformationStore:
                 progress(done, len(work))
 
     def _keep_entropy(self, key: str, index: Tensor) -> None:
-        code = self._positions[key] * (_STRIDE + 1)
+        code = self._positions[key] * (STRIDE + 1)
         if code not in self._fresh and code not in self._codes[np.searchsorted(self._codes, code) :][:1]:
             entropy = float(binned_mutual_information(index, [index], self.bins))
             self._fresh[code] = float("nan") if is_one_bin(index) else entropy
 
     def _digitised(self, key: str, load: Callable[[str], Tensor]) -> Tensor:
         try:
-            return digitise(load(key), self.bins, self.value_range)
+            return self._images.get(key, load)
         except ValueError as error:
             raise ValueError(f"The mutual information of image {key} cannot be computed: {error}") from error
 
@@ -185,22 +186,28 @@ class InformationStore:
         order = np.argsort(codes)
         self._codes, self._values = codes[order], values[order]
         self._fresh.clear()
-        header = {"format": _FORMAT, "settings": self.settings, "keys": list(self._positions)}
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            header=np.frombuffer(json.dumps(header).encode("utf-8"), np.uint8),
-            codes=self._codes,
-            values=self._values,
-        )
-        files.write_bytes(self.path, buffer.getvalue())
+        self._write()
+
+    def _write(self) -> None:
+        if is_first():
+            write_pairs(self.path, self.settings, list(self._positions), self._codes, self._values)
+
+    def _exchange(self, before: Codes) -> None:
+        """Put together what the processes have computed since the store held the codes ``before``."""
+        new = ~np.isin(self._codes, before, assume_unique=True)
+        found = everyones((self._codes[new], self._values[new]))
+        codes = np.concatenate([self._codes, *(part for part, _ in found)])
+        values = np.concatenate([self._values, *(part for _, part in found)])
+        self._codes, first = np.unique(codes, return_index=True)
+        self._values = values[first]
+        self._write()
 
     def _read(self) -> None:
         if not self.path.exists():
             return
         try:
-            header, codes, values = _parse(self.path)
-        except (*_DAMAGE, *_DAMAGED_ARCHIVE) as error:
+            header, codes, values = read_pairs(self.path)
+        except DAMAGE as error:
             _LOGGER.warning(
                 "%s cannot be read and its mutual information is computed again (%s).", self.path, files.reason(error)
             )
@@ -215,34 +222,6 @@ class InformationStore:
             return
         self._positions = {key: position for position, key in enumerate(header["keys"])}
         self._codes, self._values = codes, values
-
-
-def _parse(path: Path) -> tuple[dict[str, Any], Codes, Values]:
-    """Read a store's file; any damage raises one of `_DAMAGE` or `_DAMAGED_ARCHIVE`."""
-    with zipfile.ZipFile(path) as archive:
-        broken = archive.testzip()  # checksums first, so that NumPy does not interpret damaged headers
-    if broken is not None:
-        raise ValueError(f"the checksum of {broken} is wrong")
-    with np.load(path, allow_pickle=False) as content:
-        header = json.loads(content["header"].tobytes().decode("utf-8"))
-        codes, values = content["codes"], content["values"]
-    keys = header["keys"]
-    sound = (
-        header["format"] == _FORMAT
-        and len(set(keys)) == len(keys)
-        and codes.dtype == np.int64
-        and values.dtype == np.float64
-        and codes.ndim == 1
-        and codes.shape == values.shape
-        and bool((np.diff(codes) > 0).all())
-        and (
-            len(codes) == 0
-            or (codes[0] >= 0 and codes[-1] // _STRIDE < len(keys) and (codes % _STRIDE).max() < len(keys))
-        )
-    )
-    if not sound:
-        raise ValueError("its parts do not fit together")
-    return header, codes, values
 
 
 def _distinct(work: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -12,9 +12,11 @@ from ignite.engine import Engine, Events
 from monai.transforms import LoadImage
 
 from svgd_monai.acquisition import get_strategy
-from svgd_monai.data.datalist import RoundDatalist, read_dataset
+from svgd_monai.data.datalist import read_classes
+from svgd_monai.data.roles import RoundDatalist
 from svgd_monai.evaluation.cases import CaseResult, case_rows, measure_case, summarise_results
 from svgd_monai.files import write_csv, write_json
+from svgd_monai.processes import gathered, is_first
 from svgd_monai.statistics import STATISTICS
 
 logger = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ class CaseMetricsHandler:
         self.folder = Path(folder)
         self.labels = {item["case"]: item["label"] for role in ROLES for item in getattr(datalist, role)}
         self.roles = {item["case"]: role for role in ROLES for item in getattr(datalist, role)}
-        self.classes = read_dataset(dataset_dir).classes if classes is None else dict(classes)
+        self.classes = read_classes(dataset_dir) if classes is None else dict(classes)
         self.uncertainty_map = get_strategy(acquisition).uncertainty_map
         self.reduction = reduction
         self.distances = distances
@@ -82,7 +84,10 @@ class CaseMetricsHandler:
                 )
 
     def write(self, engine: Engine) -> None:
-        """Write both files."""
+        """Put together what the processes have measured, and write both files."""
+        self.results = gathered(self.results)
+        if not is_first():
+            return
         columns, rows = case_rows(self.results, self.roles, self.classes)
         write_csv(self.folder / CASES_FILE, columns, rows)
         by_role = {role: {c: r for c, r in self.results.items() if self.roles[c] == role} for role in ROLES}

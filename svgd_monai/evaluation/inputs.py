@@ -14,7 +14,10 @@ from svgd_monai.files import read_json
 
 
 def inference_images(
-    dataset_dir: str | os.PathLike[str], output_dir: str | os.PathLike[str], in_channels: int | None = None
+    dataset_dir: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    in_channels: int | None = None,
+    allow_outside: bool = False,
 ) -> list[Item]:
     """The images to segment, each read once and found sound, before anything is written.
 
@@ -23,18 +26,19 @@ def inference_images(
         output_dir: where the results will go. A folder that holds one of the images is refused: the next inference on
             it would take the results for scans.
         in_channels: input channels of the network; None does not compare.
+        allow_outside: accept images of a list that lie outside its folder.
 
     Raises:
         DataError: an image is missing or unsound, or lies in ``output_dir``; the sentence names it.
     """
     output = Path(output_dir).resolve()
-    for item in read_images(dataset_dir):
+    for item in read_images(dataset_dir, allow_outside=allow_outside):
         if Path(item["image"]).parent.resolve() == output:
             raise DataError(
                 f"output_dir: {output_dir} holds the image {item['image']}, and the next inference on that folder "
                 "would take the results for images; choose another folder."
             )
-    return checked_images(dataset_dir, in_channels)
+    return checked_images(dataset_dir, in_channels, allow_outside)
 
 
 def named_classes(

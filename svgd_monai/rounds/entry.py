@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from svgd_monai.errors import SettingsError
+from svgd_monai.processes import is_first
 from svgd_monai.rounds.hooks import Hook
 from svgd_monai.rounds.loop import ActiveLearning
 from svgd_monai.rounds.people.loop import PeopleLearning
+from svgd_monai.rounds.shared import Follower, SharedStages
 from svgd_monai.workflow import KEYS, MACHINERY, calling_workflow, tracking_keys, tracking_of
 
 #: Keys of ``active_learning.yaml`` that are the loop's own and not handed on to the stages.
 _LOOP = ("loop", "hooks", "stages")
 
 
-def active_learning(stages: Mapping[str, str], hooks: Sequence[Hook] = ()) -> ActiveLearning:
-    """The loop of the configuration that calls this, with all its top-level keys.
+def active_learning(stages: Mapping[str, str], hooks: Sequence[Hook] = ()) -> ActiveLearning | Follower:
+    """The loop of the configuration that calls this, with all its top-level keys; of several processes the first's.
 
     Those of :data:`svgd_monai.workflow.KEYS` are resolved; all others, which overlay files may have added or replaced
     (a network, an intensity transform), go to the stages as they are written, to be resolved there.
@@ -37,13 +39,17 @@ def active_learning(stages: Mapping[str, str], hooks: Sequence[Hook] = ()) -> Ac
             components[key] = copy.deepcopy(value)
     if settings["oracle"] == "people" and settings["initial_labelled"] is None:
         raise SettingsError("initial_labelled: 'all' is for a data set; people are asked for a number of cases.")
+    files = {name: folder / file for name, file in stages.items()}
+    imports = parser.get("imports", [])
+    if not is_first():
+        return Follower(SharedStages(files, {**components, **settings}, imports))
     learning = PeopleLearning if settings["oracle"] == "people" else ActiveLearning
     return learning(
         settings=settings,
         components=components,
-        stages={name: folder / file for name, file in stages.items()},
+        stages=files,
         hooks=hooks,
-        imports=parser.get("imports", []),
+        imports=imports,
         tracking=tracking_of(parser, caller.tracking),
         data_lists=Path(components["bundle_root"]).parent.parent / "data_lists",
     )

@@ -11,8 +11,19 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from svgd_monai.acquisition.handler import QUERIES_FILE
-from svgd_monai.data import MSDDataset, TaskData, load_task, read_dataset, resolve_split, round_datalist, write_datalist
-from svgd_monai.data.download import ensure_dataset
+from svgd_monai.data import (
+    BAD_CASES_FILE,
+    FLAGS_FILE,
+    MSDDataset,
+    TaskData,
+    find_cases,
+    load_task,
+    read_bad_cases,
+    resolve_split,
+    round_datalist,
+    write_bad_cases,
+    write_datalist,
+)
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import read_json, write_csv, write_json
 from svgd_monai.rounds.curve import curve_columns, curve_row
@@ -25,7 +36,7 @@ from svgd_monai.rounds.oracle import DatasetOracle, Oracle
 from svgd_monai.rounds.prepare import prepare_volumes
 from svgd_monai.rounds.round import Round
 from svgd_monai.rounds.run_folder import RunFolder, run_record
-from svgd_monai.rounds.stages import Stages
+from svgd_monai.rounds.shared import SharedStages
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +83,7 @@ class ActiveLearning:
         self.data_lists = data_lists
         self.oracle = oracle
         self.folder = RunFolder(settings["output_dir"])
-        self.stages = Stages(stages, {**self.components, **self.settings}, imports, tracking)
+        self.stages = SharedStages(stages, {**self.components, **self.settings}, imports, tracking)
         self.curve: list[dict[str, Any]] = []
         self.ledger: Ledger
         self.writer: SummaryWriter | None = None
@@ -85,9 +96,12 @@ class ActiveLearning:
             SvgdMonaiError: anything that the user can mend; nothing half-written stays.
         """
         # What needs no volume is refused before anything is written.
-        dataset = read_dataset(ensure_dataset(self.settings["dataset_dir"], self.settings["download"]))
+        sources = {
+            key: self.settings[key] for key in ("download", "on_bad_case", "allow_outside") if key in self.settings
+        }
+        dataset, bad = find_cases(self.settings["dataset_dir"], **sources, leave_out=self._left_out())
         split = resolve_split(
-            dataset.items,
+            {*dataset.items, *bad},
             self.settings["split_file"],
             self.settings["seed"],
             self.settings["initial_labelled"],
@@ -102,8 +116,13 @@ class ActiveLearning:
                 self.settings["cache_dir"],
                 num_classes=self.settings["num_classes"],
                 in_channels=self.settings["in_channels"],
+                **sources,
+                leave_out=self._left_out(),
             )
+            split = split.without(task.bad)
             record = run_record(self.settings, self.components, split, task)
+            if not self.folder.run_file.is_file():  # before it, for a run that goes on keeps to this list
+                write_bad_cases(self.folder.root / BAD_CASES_FILE, task.bad)
             finished = self.folder.open(record)
             if self.settings.get("first_committees") is not None:
                 self._shared = FirstCommittees(self.settings["first_committees"], record)
@@ -111,14 +130,23 @@ class ActiveLearning:
             if finished:
                 logger.info("The run in %s is finished; nothing is left to do.", self.folder.root)
                 return
+            self.folder.check_files()
             write_json(self.folder.ledger_file, self.ledger.as_dict())
             preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
-            prepare_volumes(task, split, preprocessing, Path(self.settings["cache_dir"]) / "volumes")
+            flags_file = self.folder.root / FLAGS_FILE
+            prepare_volumes(task, split, preprocessing, Path(self.settings["cache_dir"]) / "volumes", flags_file)
             self.writer = SummaryWriter(str(self.folder.tensorboard))
             try:
                 self._rounds(task)
             finally:
                 self.writer.close()
+
+    def _left_out(self) -> dict[str, str] | None:
+        """The cases that a run left out when it began, which it keeps to; None for a run that begins."""
+        if not self.folder.run_file.is_file():
+            return None
+        file = self.folder.root / BAD_CASES_FILE
+        return read_bad_cases(file) if file.is_file() else {}
 
     @property
     def rounds(self) -> int:
@@ -165,9 +193,9 @@ class ActiveLearning:
         """Train, measure and score; what is complete already is passed over."""
         stages = self._round(number)
         ledger = Ledger(self.ledger.split, self.ledger.queries[:number])
-        if not stages.datalist_file.is_file():
-            datalist = round_datalist(task.dataset, ledger.split, ledger.training)
-            write_datalist(stages.datalist_file, datalist, task.dataset)
+        # Always: it follows from the split and the queries, and a damaged one is mended.
+        datalist = task.with_fingerprints(round_datalist(task.dataset, ledger.split, ledger.training))
+        write_datalist(stages.datalist_file, datalist, task.dataset)
         if not stages.trained:
             logger.info(
                 "Round %d of %d: training on %d labelled cases (%d items).",

@@ -14,7 +14,7 @@ from torch import nn
 
 from svgd_monai.committee import CommitteeEvaluator, CommitteeMean
 from svgd_monai.data import VolumeDataset, preprocessing, read_dataset
-from svgd_monai.data.datalist import RoundDatalist
+from svgd_monai.data.roles import RoundDatalist
 from svgd_monai.evaluation import CaseMetricsHandler
 from svgd_monai.files import read_csv
 
