@@ -12,12 +12,13 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -41,6 +42,10 @@ _LOAD_ERRORS = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
+
+#: What a spreadsheet may execute at the start of a cell; behind apostrophes, so that each text reads back as it was.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_GUARDED = re.compile(r"''*[=+\-@\t\r]")
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
@@ -66,9 +71,8 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say whose
+        # A full disk does not say whose, others name the temporary file: the user knows the one that it was to become.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
@@ -90,7 +94,10 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
 
 
 def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write a CSV with a header; ``None`` becomes an empty field, a float is written so that it reads back exactly."""
+    """Write a CSV with a header; ``None`` becomes an empty field, a float is written so that it reads back exactly.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe before it, which :func:`read_csv` takes away.
+    """
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="raise")
     writer.writeheader()
@@ -112,25 +119,39 @@ def read_torch(path: str | os.PathLike[str], map_location: str | torch.device = 
         RunFolderError: the file is missing, is none of torch's, or fails its checksums; torch itself does not look at
             these, and a flipped bit would load as a weight.
     """
+    check_torch(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise RunFolderError(f"{path} is damaged: the checksum of {broken} is wrong.")
         return torch.load(path, map_location=map_location, weights_only=True)
     except _LOAD_ERRORS as error:
         raise RunFolderError(f"{path} is damaged or holds no tensors ({type(error).__name__}).") from error
+
+
+def check_torch(path: str | os.PathLike[str]) -> None:
+    """Read a file of :func:`write_torch` and compare its checksums, without loading anything.
+
+    Raises:
+        RunFolderError: the file is missing, is none of torch's, or fails its checksums.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except _LOAD_ERRORS as error:
+        raise RunFolderError(f"{path} is damaged or holds no tensors ({type(error).__name__}).") from error
+    if broken is not None:
+        raise RunFolderError(f"{path} is damaged: the checksum of {broken} is wrong.")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
     Raises:
-        RunFolderError: the file is missing, unreadable or not JSON.
+        RunFolderError: the file is missing, unreadable or not JSON; also where Python's parser is lenient: a key that
+            stands twice, a NaN, an infinity.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=_distinct_keys, parse_constant=_no_number)
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} cannot be read as JSON ({reason(error)}).") from error
 
 
@@ -138,17 +159,22 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     """Read a CSV with a header into a dictionary a row.
 
     Raises:
-        RunFolderError: the file is missing, not UTF-8, or a row has another number of fields than the header.
+        RunFolderError: the file is missing, not UTF-8, a column stands twice, or a row has another number of fields
+            than the header.
     """
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
+            reader = csv.DictReader(file, strict=True)
+            columns = list(reader.fieldnames or ())
+            rows = list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise RunFolderError(f"{path} cannot be read as CSV ({reason(error)}).") from error
+    if len(set(columns)) < len(columns):
+        raise RunFolderError(f"{path} has two columns of one name.")
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise RunFolderError(f"{path}, line {number}: the number of fields differs from the header's.")
-    return rows
+    return [{column: value[1:] if _GUARDED.match(value) else value for column, value in row.items()} for row in rows]
 
 
 def reason(error: BaseException) -> str:
@@ -162,7 +188,29 @@ def _cell(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(float(value))
+    if isinstance(value, str) and _FORMULA.match(value) and not _is_number(value):
+        return f"'{value}"
     return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ValueError(f"the key {twice!r} stands twice")
+    return content
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON's")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,6 +16,11 @@ import torch
 from command import TINY, words
 
 CONFIG = Path(__file__).parents[1] / "bundles/hippocampus_mri_svgd/configs/active_learning.yaml"
+#: What a command imports sooner or later; the fork server imports it once.
+PRELOAD = [
+    "svgd_monai.rounds", "monai.bundle", "torch.utils.tensorboard", "torch._dynamo", "fire",
+    "matplotlib.backends.backend_agg",
+]  # fmt: skip
 #: Two rounds of two queries, with everything that draws random numbers in training.
 KEYS = {
     **TINY,
@@ -81,7 +86,7 @@ def run(argv, deadly=None, path=None, timeout=300):
         timeout: seconds.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["svgd_monai.rounds", "monai.bundle", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(PRELOAD)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)
         process = context.Process(target=command, args=(argv, output, deadly, path))

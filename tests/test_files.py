@@ -1,5 +1,6 @@
 """A reader sees the old file or the whole new one; numbers and words read back as they were."""
 
+import csv
 import json
 import math
 import os
@@ -61,6 +62,18 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypat
         write_bytes(path, content)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["open", "fsync", "replace"])
+def test_a_failure_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch, step):
+    def fail(path, *_):
+        raise OSError(28, "No space left on device", str(path) if step != "fsync" else None)
+
+    owner = os if step == "fsync" else Path
+    monkeypatch.setattr(owner, step, fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_bytes(tmp_path / "file", b"new")
+    assert caught.value.filename == str(tmp_path / "file")
 
 
 def test_the_content_reaches_the_disk_before_its_name_and_the_folder_after(tmp_path, monkeypatch):
@@ -137,6 +150,40 @@ def test_commas_quotes_and_line_ends_survive(tmp_path):
     assert [row["x"] for row in read_csv(path)] == values
 
 
+FORMULAS = [
+    "=1+1",
+    "+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(A1)",
+    "\t=1",
+    "'=1",
+    "''-x",
+    "-",
+    "'",
+    "'a",
+    "a=1",
+    "-1.5",
+    "+7",
+    "-inf",
+]
+
+
+def test_no_text_is_a_formula_of_a_spreadsheet_and_each_reads_back(tmp_path):
+    path = write_csv(tmp_path / "file.csv", ["x", "y"], [{"x": value, "y": 1} for value in FORMULAS])
+    with path.open(newline="") as file:
+        raw = [row[0] for row in csv.reader(file)][1:]
+    for text, cell in zip(FORMULAS, raw, strict=True):
+        number = text in ("-1.5", "+7", "-inf")
+        assert number or cell[0] not in "=+-@\t\r", cell
+        assert not number or cell == text, "a number that was read as text stays one"
+    assert [row["x"] for row in read_csv(path)] == FORMULAS
+
+
+def test_negative_numbers_are_no_formulas(tmp_path):
+    path = write_csv(tmp_path / "file.csv", ["x"], [{"x": -0.5}, {"x": -3}])
+    assert path.read_text() == "x\n-0.5\n-3\n"
+
+
 def test_a_csv_without_rows_keeps_its_header(tmp_path):
     path = write_csv(tmp_path / "file.csv", ["a", "b"], [])
     assert path.read_text() == "a,b\n"
@@ -184,7 +231,21 @@ def test_a_file_that_is_not_utf_8_is_named(tmp_path, read):
     complaint(read, path)
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"a": 1,}', "a,b\n1,2\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        '{"a": 1,}',
+        "a,b\n1,2\n",
+        '{"a": 1, "b": {"c": 1, "c": 2}}',
+        "[NaN]",
+        "[-Infinity]",
+        "[" * 100_000,
+        "[" + "1" * 5000 + "]",
+    ],
+    ids=lambda content: content[:12],
+)
 def test_a_file_that_is_not_json_is_named(tmp_path, content):
     path = tmp_path / "file.json"
     path.write_text(content)
@@ -202,6 +263,12 @@ def test_an_open_quote_is_named(tmp_path):
     path = tmp_path / "file.csv"
     path.write_text('a,b\n1,"2\n')
     assert "cannot be read as CSV" in complaint(read_csv, path)
+
+
+def test_a_column_that_stands_twice_is_named(tmp_path):
+    path = tmp_path / "file.csv"
+    path.write_text("case,case\n1,2\n")
+    assert "two columns" in complaint(read_csv, path)
 
 
 def test_a_reason_is_one_line():

@@ -1,22 +1,17 @@
 """Data sets, splits, checks, preprocessing, and the embedded phantom."""
 
-from svgd_monai.data.checks import CaseFacts, check_cases, dataset_fingerprint
-from svgd_monai.data.datalist import (
-    MSDDataset,
-    RoundDatalist,
-    read_datalist,
-    read_dataset,
-    read_images,
-    write_datalist,
-)
+from svgd_monai.data.bad_cases import BAD_CASES_FILE, read_bad_cases, write_bad_cases
+from svgd_monai.data.check_cache import CaseFacts
+from svgd_monai.data.checks import check_cases, dataset_fingerprint
+from svgd_monai.data.datalist import MSDDataset, read_classes, read_dataset, read_images
 from svgd_monai.data.dataset import StepSampler, VolumeDataset, epoch_length, epochs
+from svgd_monai.data.flags import FLAGS_FILE, report_flags, signature
 from svgd_monai.data.phantom import make_phantom
+from svgd_monai.data.roles import RoundDatalist, read_datalist, write_datalist
 from svgd_monai.data.source import (
-    TaskData,
     checked_images,
     class_names,
     labelled_cases,
-    load_task,
     phantom_dataset,
     pool_items,
     revealed_labels,
@@ -24,6 +19,7 @@ from svgd_monai.data.source import (
     stage_datalist,
 )
 from svgd_monai.data.splits import Split, draw_split, read_split, resolve_split
+from svgd_monai.data.task import TaskData, find_cases, load_task
 from svgd_monai.data.transforms import (
     ToPlaind,
     augmentation,
@@ -36,6 +32,8 @@ from svgd_monai.data.transforms import (
 )
 
 __all__ = [
+    "BAD_CASES_FILE",
+    "FLAGS_FILE",
     "CaseFacts",
     "MSDDataset",
     "RoundDatalist",
@@ -52,6 +50,7 @@ __all__ = [
     "draw_split",
     "epoch_length",
     "epochs",
+    "find_cases",
     "foreground_crop",
     "labelled_cases",
     "load_task",
@@ -59,17 +58,22 @@ __all__ = [
     "phantom_dataset",
     "pool_items",
     "preprocessing",
+    "read_bad_cases",
+    "read_classes",
     "read_datalist",
     "read_dataset",
     "read_images",
     "read_split",
+    "report_flags",
     "resolve_split",
     "revealed_labels",
     "round_datalist",
+    "signature",
     "stage_datalist",
     "to_grid",
     "training_crop",
     "training_preprocessing",
     "without_padding",
+    "write_bad_cases",
     "write_datalist",
 ]

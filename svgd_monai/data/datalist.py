@@ -1,4 +1,4 @@
-"""MSD data sets and data lists: the files of each case, and the role each case plays in a round.
+"""MSD data sets and lists of images: the files of each case.
 
 The items are those of :data:`svgd_monai.data.entries.Item`.
 """
@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from svgd_monai.data.entries import Item, find_file, is_file, is_folder, read_image, read_json_object, read_list
-from svgd_monai.data.nifti import NIFTI_SUFFIXES
+from svgd_monai.data.nifti import NIFTI_SUFFIXES, case_id
 from svgd_monai.errors import DataError
-from svgd_monai.files import write_json
 
-ROLES = ("training", "validation", "test", "unlabeled")
-IMAGE_KEYS = ("images", *ROLES, "testing")
+IMAGE_KEYS = ("images", "training", "validation", "test", "unlabeled", "testing")
 
 
 @dataclass(frozen=True)
@@ -39,25 +37,11 @@ class MSDDataset:
     items: dict[str, Item]
 
 
-@dataclass(frozen=True)
-class RoundDatalist:
-    """The cases of one round by role.
-
-    Args:
-        training: labelled items with multiplicity: a case drawn twice stands twice.
-        validation: items that choose the best checkpoint.
-        test: items that are only measured.
-        unlabeled: items of the pool whose labels nobody has revealed yet.
-    """
-
-    training: list[Item]
-    validation: list[Item]
-    test: list[Item]
-    unlabeled: list[Item]
-
-
 def read_dataset(
-    dataset_dir: str | os.PathLike[str], allow_outside: bool = False, require_labels: bool = True
+    dataset_dir: str | os.PathLike[str],
+    allow_outside: bool = False,
+    require_labels: bool = True,
+    bad: dict[str, str] | None = None,
 ) -> MSDDataset:
     """Read ``dataset.json`` of an MSD task folder.
 
@@ -65,52 +49,65 @@ def read_dataset(
         dataset_dir: the task folder; paths of ``dataset.json`` are relative to it.
         allow_outside: accept files that, with symbolic links followed, lie outside the folder.
         require_labels: refuse a training entry without a label; if false, such an entry's item has no ``label``.
+        bad: takes the sentence of each case whose files are missing or outside, which then is no error but is left out;
+            None: it is an error.
 
     Raises:
         DataError: the folder, ``dataset.json``, one of its keys, or a file it names is missing or wrong.
     """
-    root = Path(dataset_dir).absolute()
-    if not is_folder(root):
-        raise DataError(f"The data set's folder {root} does not exist or cannot be entered.")
-    file = root / "dataset.json"
-    if not is_file(file):
-        raise DataError(f"The data set's folder {root} has no dataset.json.")
-    content = read_json_object(file)
+    root, file, content = _read_task(dataset_dir)
     classes = _read_classes(file, content)
     items: dict[str, Item] = {}
     for number, entry in enumerate(read_list(file, content, "training"), start=1):
         where = f"{file}, entry {number} of 'training'"
-        item = read_image(where, entry, root, allow_outside)
-        case = item["case"]
-        label = entry.get("label") if isinstance(entry, Mapping) else None
-        if label is not None or require_labels:
-            item["label"] = find_file(f"{where} (case {case})", label, "label", root, allow_outside)
-        if case in items:
-            raise DataError(f"{where}: the case {case} is listed twice.")
-        items[case] = item
-    if not items:
+        try:
+            item = _read_case(where, entry, root, allow_outside, require_labels)
+        except DataError as error:
+            case = _named_case(entry)
+            if bad is None or case is None or case in bad:
+                raise
+            bad[case] = str(error)
+            continue
+        if item["case"] in items or (bad is not None and item["case"] in bad):
+            raise DataError(f"{where}: the case {item['case']} is listed twice.")
+        items[item["case"]] = item
+    if not items and not bad:
         raise DataError(f"{file}: 'training' lists no case.")
     modality = content.get("modality")
     channels = len(modality) if isinstance(modality, (Mapping, list)) and modality else 1
     return MSDDataset(root, str(content.get("name", root.name)), classes, channels, dict(sorted(items.items())))
 
 
-def read_images(path: str | os.PathLike[str], base_dir: str | os.PathLike[str] | None = None) -> list[Item]:
+def read_classes(dataset_dir: str | os.PathLike[str]) -> dict[int, str]:
+    """Name of each label value, as ``dataset.json`` of an MSD task folder has them; no other file is looked at.
+
+    Raises:
+        DataError: the folder or ``dataset.json`` is missing or wrong.
+    """
+    _, file, content = _read_task(dataset_dir)
+    return _read_classes(file, content)
+
+
+def read_images(
+    path: str | os.PathLike[str], base_dir: str | os.PathLike[str] | None = None, allow_outside: bool = False
+) -> list[Item]:
     """List the images of an inference, each once and without labels: items that differ in keys cannot be batched.
 
     Args:
         path: an MSD task folder (its training and test entries), a folder of NIfTI files (sorted, not recursive, hidden
             files left out), one NIfTI file, or a JSON data list with any of the keys :data:`IMAGE_KEYS`.
         base_dir: the folder that paths in a data list are relative to; by default the list's own.
+        allow_outside: accept listed images that, with symbolic links followed, lie outside that folder. In a folder
+            without a list, links are the user's own and may lead anywhere.
 
     Raises:
-        DataError: there is nothing at ``path``, no image in it, or an image that it lists is missing.
+        DataError: there is nothing at ``path``, no image in it, or an image that it lists is missing or outside.
     """
     path = Path(path).absolute()
     if is_folder(path):
         file = path / "dataset.json"
         if is_file(file):
-            return _read_listed(file, ("training", "test"), path, allow_outside=False)
+            return _read_listed(file, ("training", "test"), path, allow_outside)
         entries: list[Any] = sorted(
             entry.name
             for entry in path.iterdir()
@@ -122,60 +119,32 @@ def read_images(path: str | os.PathLike[str], base_dir: str | os.PathLike[str] |
     if path.name.endswith(NIFTI_SUFFIXES):
         return [read_image(str(path), path.name, path.parent, allow_outside=True)]
     base = path.parent if base_dir is None else Path(base_dir).absolute()
-    return _read_listed(path, IMAGE_KEYS, base, allow_outside=True)
+    return _read_listed(path, IMAGE_KEYS, base, allow_outside)
 
 
-def write_datalist(path: str | os.PathLike[str], datalist: RoundDatalist, dataset: MSDDataset) -> Path:
-    """Write a round's data list in MSD form, without the labels of ``unlabeled``, which the oracle has not revealed.
-
-    Paths are relative to the data set's folder (``./imagesTr/case.nii.gz``), so that the list outlives a move of
-    the data set; ``monai.data.load_decathlon_datalist(path, base_dir=dataset.root)`` reads it. A file outside the
-    folder keeps its absolute path.
-
-    Raises:
-        DataError: a case plays two roles, stands twice in a role other than training, or is used without its label.
-        OSError: the file system refuses.
-    """
-    path = Path(path)
-    _check_roles(path, datalist)
-    labels = {str(value): name for value, name in dataset.classes.items()}
-    content: dict[str, Any] = {"name": dataset.name, "labels": labels}
-    for role in ROLES:
-        keys = ("image",) if role == "unlabeled" else ("image", "label")
-        content[role] = [
-            {"case": item["case"]} | {key: _relative(item[key], dataset.root) for key in keys}
-            for item in getattr(datalist, role)
-        ]
-    return write_json(path, content)
+def _read_task(dataset_dir: str | os.PathLike[str]) -> tuple[Path, Path, dict[str, Any]]:
+    """The folder, its ``dataset.json``, and what that holds."""
+    root = Path(dataset_dir).absolute()
+    if not is_folder(root):
+        raise DataError(f"The data set's folder {root} does not exist or cannot be entered.")
+    file = root / "dataset.json"
+    if not is_file(file):
+        raise DataError(f"The data set's folder {root} has no dataset.json.")
+    return root, file, read_json_object(file)
 
 
-def read_datalist(path: str | os.PathLike[str], dataset: MSDDataset) -> RoundDatalist:
-    """Read a round's data list and resolve its case ids against ``dataset``.
+def _read_case(where: str, entry: Any, root: Path, allow_outside: bool, require_labels: bool) -> Item:
+    item = read_image(where, entry, root, allow_outside)
+    label = entry.get("label") if isinstance(entry, Mapping) else None
+    if label is not None or require_labels:
+        item["label"] = find_file(f"{where} (case {item['case']})", label, "label", root, allow_outside)
+    return item
 
-    A file's own paths count only for the label of a case that the data set holds unlabelled (people handed it in).
 
-    Raises:
-        DataError: the file is damaged, names a case that the data set does not hold, or uses one in two roles.
-    """
-    path = Path(path)
-    content = read_json_object(path)
-    roles: dict[str, list[Item]] = {}
-    for role in ROLES:
-        roles[role] = []
-        for number, entry in enumerate(read_list(path, content, role), start=1):
-            where = f"{path}, entry {number} of '{role}'"
-            if not isinstance(entry, Mapping) or not isinstance(case := entry.get("case"), str):
-                raise DataError(f"{where} has no 'case'.")
-            if case not in dataset.items:
-                raise DataError(f"{where}: the data set {dataset.root} has no case {case!r}.")
-            item = {"case": case, "image": dataset.items[case]["image"]}
-            if role != "unlabeled":
-                known = dataset.items[case].get("label")
-                item["label"] = known or find_file(where, entry.get("label"), "label", dataset.root, True)
-            roles[role].append(item)
-    datalist = RoundDatalist(**roles)
-    _check_roles(path, datalist)
-    return datalist
+def _named_case(entry: Any) -> str | None:
+    """The case id of an entry whose files need not be there; None where it names none."""
+    name = entry.get("image") if isinstance(entry, Mapping) else entry
+    return case_id(name) if isinstance(name, str) and name.isprintable() else None
 
 
 def _read_classes(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
@@ -212,20 +181,3 @@ def _distinct(source: Path, items: Iterable[Item]) -> list[Item]:
     if not distinct:
         raise DataError(f"{source} holds no NIfTI image.")
     return list(distinct.values())
-
-
-def _check_roles(path: Path, datalist: RoundDatalist) -> None:
-    """Refuse a list that would train on what it measures."""
-    role_of: dict[str, str] = {}
-    for role in ROLES:
-        for item in getattr(datalist, role):
-            case = item["case"]
-            if role_of.get(case, role) != role or (case in role_of and role != "training"):
-                raise DataError(f"{path}: the case {case} stands in '{role_of[case]}' and again in '{role}'.")
-            if role != "unlabeled" and "label" not in item:
-                raise DataError(f"{path}: the case {case} stands in '{role}' but has no label.")
-            role_of[case] = role
-
-
-def _relative(path: str, root: Path) -> str:
-    return f"./{Path(path).relative_to(root).as_posix()}" if Path(path).is_relative_to(root) else path

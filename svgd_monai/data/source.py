@@ -4,82 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from tqdm import tqdm
-
-from svgd_monai.data.checks import CaseFacts, check_cases, dataset_fingerprint
-from svgd_monai.data.datalist import MSDDataset, RoundDatalist, read_datalist, read_dataset, read_images
+from svgd_monai.data.checks import check_cases
+from svgd_monai.data.datalist import MSDDataset, read_classes, read_dataset, read_images
 from svgd_monai.data.download import ensure_dataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.phantom import make_phantom
+from svgd_monai.data.roles import RoundDatalist, read_datalist
 from svgd_monai.data.splits import Split, resolve_split
+from svgd_monai.data.task import check_task, load_task
 from svgd_monai.errors import DataError
-
-CHECKS_FILE = "case_checks.json"
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """A data set whose every case has been checked.
-
-    Attributes:
-        dataset: its items; each has, as ``fingerprint``, the hash of its files' content.
-        facts: what the check found, by case.
-        fingerprint: of the whole data set, wherever it lies.
-    """
-
-    dataset: MSDDataset
-    facts: dict[str, CaseFacts]
-    fingerprint: str
-
-    def with_fingerprint(self, item: Item) -> Item:
-        """The item with the hash of the files that it names."""
-        fact = self.facts[item["case"]]
-        parts = [fact.image_sha256] + ([fact.label_sha256 or "-"] if "label" in item else [])
-        return {**item, "fingerprint": "+".join(parts)}
-
-
-def load_task(
-    dataset_dir: str | os.PathLike[str],
-    cache_dir: str | os.PathLike[str],
-    download: bool = False,
-    num_classes: int | None = None,
-    in_channels: int | None = None,
-) -> TaskData:
-    """Read a data set and check every case of it; a second time looks at sizes and times of the files only.
-
-    Args:
-        dataset_dir: an MSD task folder.
-        cache_dir: where the results of the checks are kept.
-        download: fetch Task04_Hippocampus or Task07_Pancreas when the folder is missing.
-        num_classes: classes of the network, background among them; None does not compare.
-        in_channels: input channels of the network; None does not compare.
-
-    Raises:
-        DataError: the folder, its list or one of its cases is missing or wrong, or it has another number of classes or
-            channels.
-    """
-    root = ensure_dataset(dataset_dir, download)
-    dataset = read_dataset(root)
-    if num_classes is not None and len(dataset.classes) != num_classes:
-        raise DataError(
-            f"num_classes: {num_classes} does not fit {root}, whose dataset.json has {len(dataset.classes)} labels."
-        )
-    if in_channels is not None and dataset.channels != in_channels:
-        raise DataError(
-            f"in_channels: {in_channels} does not fit {root}, whose dataset.json has {dataset.channels} modalities."
-        )
-    with tqdm(desc="Checking cases", total=len(dataset.items), disable=None, leave=False) as bar:
-        facts = check_cases(
-            dataset.items.values(),
-            dataset.classes,
-            Path(cache_dir) / CHECKS_FILE,
-            lambda done, _: bar.update(done - bar.n),
-            dataset.channels,
-        )
-    return TaskData(dataset, facts, dataset_fingerprint(facts))
 
 
 def stage_datalist(
@@ -96,13 +30,16 @@ def stage_datalist(
     num_classes: int | None = None,
     in_channels: int | None = None,
     data_lists: str | os.PathLike[str] | None = None,
+    on_bad_case: str = "fail",
+    allow_outside: bool = False,
 ) -> RoundDatalist:
     """The cases that a stage works on, checked.
 
     Args:
         dataset_dir: an MSD task folder.
         cache_dir: see :func:`load_task`.
-        datalist_file: a round's data list, as the loop writes it; None makes one from the split.
+        datalist_file: a round's data list, as the loop writes it; only its cases are looked at. None makes one from
+            the split.
         split_file: see :func:`~svgd_monai.data.splits.resolve_split`, like the four keys that follow.
         seed: of the initial set.
         initial_labelled: its size.
@@ -113,25 +50,45 @@ def stage_datalist(
         num_classes: see :func:`load_task`.
         in_channels: likewise.
         data_lists: folder in which names of split files are looked up.
+        on_bad_case: see :func:`load_task`; a case of a ``datalist_file`` may not be bad.
+        allow_outside: see :func:`load_task`.
 
     Raises:
-        DataError: anything is missing or wrong; the sentence names it.
+        DataError: anything is missing or wrong, or a case is not as the ``datalist_file`` found it; the sentence names
+            it.
     """
-    task = load_task(dataset_dir, cache_dir, download, num_classes, in_channels)
     if datalist_file is not None:
-        datalist = read_datalist(datalist_file, task.dataset)
+        missing: dict[str, str] = {}
+        dataset = read_dataset(ensure_dataset(dataset_dir, download), allow_outside, bad=missing)
+        datalist = read_datalist(datalist_file, dataset, missing)
+        listed = dict.fromkeys(item["case"] for items in _by_role(datalist) for item in items)
+        task = check_task(dataset, listed, cache_dir, num_classes, in_channels, {}, skips=False)
     else:
+        task = load_task(dataset_dir, cache_dir, download, num_classes, in_channels, on_bad_case, allow_outside)
         search = [] if data_lists is None else [data_lists]
         sizes = (initial_labelled, validation_cases, test_cases)
-        split = resolve_split(task.dataset.items, split_file, seed, *sizes, search=search)
+        split = resolve_split({*task.dataset.items, *task.bad}, split_file, seed, *sizes, search=search).without(
+            task.bad
+        )
         labelled = [*split.initial, *split.pool] if reveal_pool else list(split.initial)
         datalist = round_datalist(task.dataset, split, labelled)
     return RoundDatalist(
-        *(
-            [task.with_fingerprint(item) for item in items]
-            for items in (datalist.training, datalist.validation, datalist.test, datalist.unlabeled)
-        )
+        *([_unchanged(item, task.with_fingerprint(item)) for item in items] for items in _by_role(datalist))
     )
+
+
+def _by_role(datalist: RoundDatalist) -> tuple[list[Item], ...]:
+    return datalist.training, datalist.validation, datalist.test, datalist.unlabeled
+
+
+def _unchanged(listed: Item, found: Item) -> Item:
+    """The item as it was found, if a data list that knows its content agrees."""
+    if listed.get("fingerprint", found["fingerprint"]) != found["fingerprint"]:
+        raise DataError(
+            f"Case {found['case']}: {found['image']} or its label is not the file that the run was started with; put "
+            "it back, or give another output_dir."
+        )
+    return found
 
 
 def round_datalist(dataset: MSDDataset, split: Split, labelled: Sequence[str]) -> RoundDatalist:
@@ -165,32 +122,38 @@ def labelled_cases(datalist: RoundDatalist) -> list[str]:
     return sorted({item["case"] for item in datalist.training})
 
 
-def revealed_labels(dataset_dir: str | os.PathLike[str], oracle: str = "dataset") -> dict[str, str]:
+def revealed_labels(
+    dataset_dir: str | os.PathLike[str], oracle: str = "dataset", allow_outside: bool = False
+) -> dict[str, str]:
     """Label file of every case whose label the oracle reveals at once: all with ``dataset``, none with others."""
     if oracle != "dataset":
         return {}
-    return {case: item["label"] for case, item in read_dataset(dataset_dir).items.items() if "label" in item}
+    dataset = read_dataset(dataset_dir, allow_outside, bad={})  # bad cases are the checks' business
+    return {case: item["label"] for case, item in dataset.items.items() if "label" in item}
 
 
-def checked_images(path: str | os.PathLike[str], in_channels: int | None = None) -> list[Item]:
+def checked_images(
+    path: str | os.PathLike[str], in_channels: int | None = None, allow_outside: bool = False
+) -> list[Item]:
     """The images of an inference, each read once and found to be a finite 3D volume.
 
     Args:
         path: see :func:`~svgd_monai.data.datalist.read_images`.
         in_channels: input channels of the network; None does not compare.
+        allow_outside: see :func:`~svgd_monai.data.datalist.read_images`.
 
     Raises:
         DataError: there is none, or one cannot be read, is not 3D, is not finite, or has other channels; the sentence
             names it.
     """
-    items = read_images(path)
+    items = read_images(path, allow_outside=allow_outside)
     check_cases(items, {0: "background"}, channels=in_channels)
     return items
 
 
 def class_names(dataset_dir: str | os.PathLike[str]) -> dict[int, str]:
     """Name of each label value, as ``dataset.json`` gives them."""
-    return dict(read_dataset(dataset_dir).classes)
+    return read_classes(dataset_dir)
 
 
 def phantom_dataset(root: str | os.PathLike[str], task: str = "mr", num_cases: int = 60, seed: int = 0) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,18 @@ class Split:
     def as_dict(self) -> dict[str, list[str]]:
         """The split as JSON takes it."""
         return {role: list(cases) for role, cases in asdict(self).items()}
+
+    def without(self, cases: Collection[str]) -> Split:
+        """The split without some cases, each role that much smaller.
+
+        Raises:
+            DataError: a role other than the pool becomes empty.
+        """
+        roles = {role: [case for case in members if case not in cases] for role, members in self.as_dict().items()}
+        for role, members in roles.items():
+            if not members and role != "pool" and getattr(self, role):
+                raise DataError(f"No sound case is left for the role {role}; all of its cases are bad.")
+        return Split(**{role: tuple(members) for role, members in roles.items()})
 
 
 def draw_split(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from svgd_monai.acquisition.handler import COLUMNS, QUERIES_FILE, RANKING_COLUMNS, SCORES_FILE
+from svgd_monai.committee.keeper import TRAINING_FILE
 from svgd_monai.errors import RunFolderError
 from svgd_monai.evaluation.cases import case_rows, summarise_results
 from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
@@ -43,13 +44,13 @@ class Round:
 
     @property
     def trained(self) -> bool:
-        """Whether its committee is there."""
-        return self.run.committee(self.number).is_file()
+        """Whether its committee and the record of its training are there."""
+        return self.run.committee(self.number).is_file() and (self.folder / TRAINING_FILE).is_file()
 
     @property
     def measured(self) -> bool:
         """Whether its measurements are there."""
-        return (self.folder / METRICS_FILE).is_file()
+        return (self.folder / METRICS_FILE).is_file() and (self.folder / CASES_FILE).is_file()
 
     def scored(self, final: bool) -> bool:
         """Whether its pool has been scored and, but in the final round, queried."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from svgd_monai.committee.keeper import COMMITTEE_FILE, PROGRESS_FILE
 from svgd_monai.data import Split, TaskData
 from svgd_monai.errors import RunFolderError
-from svgd_monai.files import TEMPORARY_SUFFIX, read_json, write_json
+from svgd_monai.evaluation.handler import CASES_FILE
+from svgd_monai.files import TEMPORARY_SUFFIX, check_torch, read_csv, read_json, write_json
 
 #: What concerns the people who label may change from command to command; the ledger says what held when.
 PEOPLE_KEYS = frozenset(
@@ -24,9 +26,15 @@ PEOPLE_KEYS = frozenset(
 #: The data set may move as long as its content, whose fingerprint is compared, is the same.
 MAY_CHANGE = frozenset(
     {"output_dir", "dataset_dir", "cache_dir", "device", "num_workers", "log_every", "download", "split_file",
-    "committee_file", "first_committees",
+    "committee_file", "first_committees", "on_bad_case", "on_bad_particle",
+    "allow_outside", "deterministic",
      "stage_dir", "datalist_file", "bundle_root"}
 ) | PEOPLE_KEYS  # fmt: skip
+#: What a run of a version without a key worked by, for each key that has joined the package since: a run may go on
+#: under a later version as long as the key says the same. A key whose value here would be null needs no line.
+LATER_KEYS: Mapping[str, Any] = MappingProxyType(
+    {"member_batches": "shared", "redraws": "score", "shuffle_scores": False}
+)
 _PACKAGES = ("svgd_monai", "torch", "monai", "numpy", "nibabel", "pytorch-ignite")
 
 
@@ -55,11 +63,25 @@ class RunFolder:
 
     def remove_temporaries(self) -> None:
         """Remove what writes that were cut off have left behind."""
-        for pattern in ("", "round_*/", "cache/", "cache/volumes/", "labels_accepted/", "worklist/*/"):
+        for pattern in ("", "round_*/", "cache/", "cache/*/", "labels_accepted/", "worklist/*/"):
             for path in self.root.glob(f"{pattern}*{TEMPORARY_SUFFIX}"):
                 path.unlink(missing_ok=True)
         for path in self.root.glob(f"round_*/{COMMITTEE_FILE}"):
             (path.parent / PROGRESS_FILE).unlink(missing_ok=True)
+
+    def check_files(self) -> None:
+        """Read the files of complete stages that else nobody might look at again: committees, tables of cases.
+
+        Raises:
+            RunFolderError: one is damaged.
+        """
+        checks: dict[str, Callable[[Path], object]] = {COMMITTEE_FILE: check_torch, CASES_FILE: _check_table}
+        for name, check in checks.items():
+            for path in sorted(self.root.glob(f"round_*/{name}")):
+                try:
+                    check(path)
+                except RunFolderError as error:
+                    raise RunFolderError(f"{error} Remove it, and the same command makes it again.") from error
 
     def open(self, record: Mapping[str, Any]) -> bool:
         """Write ``run.json``, or compare with the one that is there.
@@ -99,10 +121,11 @@ class RunFolder:
                 f"rounds: {self.root} is a run of {before['rounds']} rounds; they can become more, not {now['rounds']}."
             )
         for key in sorted((set(before) | set(now)) - MAY_CHANGE - {"rounds"}):
-            if before.get(key) != now.get(key):
+            started, asked = (settings.get(key, LATER_KEYS.get(key)) for settings in (before, now))
+            if started != asked:
                 raise RunFolderError(
-                    f"{key}: the run in {self.root} was started with {before.get(key)!r}, this command says "
-                    f"{now.get(key)!r}; give another output_dir."
+                    f"{key}: the run in {self.root} was started with {started!r}, this command says {asked!r}; give "
+                    "another output_dir."
                 )
         if found["dataset"].get("classes") != record["dataset"]["classes"]:
             raise RunFolderError(
@@ -119,6 +142,13 @@ class RunFolder:
         for key in sorted(set(found["components"]) | set(record["components"])):
             if found["components"].get(key) != record["components"].get(key):
                 raise RunFolderError(f"{key}: not as in the run in {self.root}; give another output_dir.")
+
+
+def _check_table(path: Path) -> None:
+    """Refuse a table that is cut off: its last line has no end, or too few fields."""
+    if not path.read_bytes().endswith(b"\n"):
+        raise RunFolderError(f"{path} is cut off.")
+    read_csv(path)
 
 
 def run_record(

@@ -1,7 +1,9 @@
 """Where a bundle's configuration enters the package: the check of its keys, and the boundary for errors."""
 
 from svgd_monai.workflow.boundary import MACHINERY, boundary, calling_workflow, enter, evaluate_steps, run_steps
-from svgd_monai.workflow.settings import KEYS, check_setting
+from svgd_monai.workflow.keys import KEYS
+from svgd_monai.workflow.settings import check_setting
+from svgd_monai.workflow.together import connect, join, leave, own_device
 from svgd_monai.workflow.tracking import Tracking, track, tracking_keys, tracking_of
 
 __all__ = [
@@ -11,8 +13,12 @@ __all__ = [
     "boundary",
     "calling_workflow",
     "check_setting",
+    "connect",
     "enter",
     "evaluate_steps",
+    "join",
+    "leave",
+    "own_device",
     "run_steps",
     "track",
     "tracking_keys",

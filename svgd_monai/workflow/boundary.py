@@ -13,19 +13,24 @@ from __future__ import annotations
 
 import inspect
 import logging
-import pydoc
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.scripts import run as bundle_run
 
-from svgd_monai.errors import SettingsError, SvgdMonaiError
-from svgd_monai.workflow.settings import KEYS, check_like, check_setting
+from svgd_monai.errors import SettingsError
+from svgd_monai.seeding import use_deterministic_algorithms
+from svgd_monai.workflow.keys import KEYS
+from svgd_monai.workflow.meeting import TERMINATED, check_met, lost_process, meeting, one_voice
+from svgd_monai.workflow.sentences import GO_ON, sentence_of
+from svgd_monai.workflow.settings import check_like, check_setting
 from svgd_monai.workflow.tracking import Tracking, check_tracking, tracking_keys
 
 logger = logging.getLogger(__name__)
@@ -33,6 +38,10 @@ logger = logging.getLogger(__name__)
 #: Keys of a configuration that are its own machinery and not handed on.
 MACHINERY = ("_meta_", "imports", "initialize", "run", "finalize", "steps")
 _STEPS = "steps"
+
+
+class _Terminated(KeyboardInterrupt):
+    """A scheduler, or whoever sends SIGTERM, wants the process to end; libraries let it pass as they let Ctrl-C."""
 
 
 @dataclass
@@ -87,6 +96,7 @@ def enter() -> None:
         SystemExit: a key of the command line is unknown, or a value is of the wrong type or out of range.
     """
     with boundary():
+        check_met()
         caller = calling_workflow()
         parser = caller.workflow.parser
         if parser.get("bundle_root", ".") == ".":
@@ -106,6 +116,8 @@ def enter() -> None:
             checked = check_setting(name, str(value) if KEYS[name].kind == "str" else value)
             if repr(checked) != repr(value):  # what is in its type already stays an expression
                 parser[name] = checked
+        if parser.get("deterministic", False):
+            use_deterministic_algorithms()
 
 
 def run_steps() -> None:
@@ -128,48 +140,37 @@ def evaluate_steps(parser: ConfigParser) -> None:
 def boundary() -> Iterator[None]:
     """Turn an error that a user can mend, however deep MONAI has wrapped it, into an exit with its sentence."""
     try:
-        yield
+        with _termination():
+            yield
+    except _Terminated:
+        raise SystemExit(one_voice(f"Terminated; {GO_ON}." if meeting() is None else TERMINATED)) from None
     except KeyboardInterrupt:
-        raise SystemExit("Interrupted; the same command goes on where this one stopped.") from None
+        raise SystemExit(one_voice(f"Interrupted; {GO_ON}.")) from None
     except Exception as error:
-        sentence = _sentence(error)
+        sentence = sentence_of(error) or lost_process(error)
         if sentence is None:
+            one_voice("")  # the traceback says it all
             raise
         logger.debug("ended by", exc_info=error)
-        raise SystemExit(sentence) from None
+        raise SystemExit(one_voice(sentence)) from None
 
 
-def _sentence(error: BaseException | None) -> str | None:
-    """The sentence of the first user's error in the chain of causes; else of the first that MONAI or the system has."""
-    other: str | None = None
-    while error is not None:
-        if isinstance(error, SvgdMonaiError):
-            return " ".join(str(error).split())
-        if other is None and isinstance(error, OSError) and error.filename is not None:
-            other = f"{error.filename}: {error.strerror}."
-        other = other or _mistake(error)
-        error = error.__cause__ or error.__context__
-    return other
+@contextmanager
+def _termination() -> Iterator[None]:
+    """Within, SIGTERM is an exception, so that what is half-written goes; unless somebody else has a use for it."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _mistake(error: BaseException) -> str | None:
-    """The sentence of an error with which MONAI refuses a component or a reference of a configuration."""
-    text = " ".join(str(error).split()).rstrip(".")
-    if isinstance(error, pydoc.ErrorDuringImport):
-        return f"_target_: {text}."
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    place = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
-    if place == "monai.utils.module" and isinstance(error, ModuleNotFoundError):
-        name = text.removeprefix("Cannot locate class or function path: ")
-        where = "the current folder, on PYTHONPATH or in an installed package"
-        return f"_target_: {name} is neither a component of MONAI's nor the path of one in {where}."
-    if place == "monai.utils.module" and isinstance(error, TypeError):  # the call itself, nothing within
-        return f"_target_: {text}."
-    if place == "monai.bundle.reference_resolver" and isinstance(error, ValueError):
-        return f"{text[:1].upper()}{text[1:]}."
-    return None
+def _terminate(*_: Any) -> NoReturn:
+    raise _Terminated
 
 
 def _check_typed(caller: Caller) -> None:

@@ -193,7 +193,7 @@ BAD_VALUES = {
     "another acquisition": ("--acquisition", "foo", "acquisition "),
     "a list that is too short": ("--spacing", "[1,2]", "spacing: [1, 2]"),
     "a list of words": ("--spacing", "[1,1,x]", "spacing: 'x'"),
-    "a window too small for the network": ("--roi_size", "[8,8,8]", "roi_size: 8"),
+    "a window too small for the network": ("--roi_size", "[4,4,4]", "roi_size: 4"),
     "another device": ("--device", "gpu", "device: 'gpu'"),
     "an expression of the wrong type": ("--rounds", "$1/2", "rounds: 0.5"),
     "a reference to the wrong type": ("--rounds", "@committee", "rounds: 'svgd'"),

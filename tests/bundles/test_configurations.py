@@ -42,7 +42,7 @@ def test_every_default_is_a_value_of_its_key(each):
     for path in sorted((each / "configs").glob("*.yaml")):
         content = config(each, path.stem)
         settings = {name: value for name, value in content.items() if name in KEYS and not is_computed(value)}
-        assert settings
+        assert settings or path.stem == "multi_gpu"  # whose only key is computed
         for name, value in settings.items():
             checked = check_setting(name, value)
             if not (isinstance(value, str) and KEYS[name].words and value in KEYS[name].words):

@@ -16,7 +16,7 @@ from two_channels import make_two_channels, second_channel
 from svgd_monai.data import checked_images, preprocessing, training_crop, training_preprocessing
 from svgd_monai.data.checks import check_case, check_cases
 from svgd_monai.data.datalist import read_dataset, read_images
-from svgd_monai.data.source import load_task
+from svgd_monai.data.task import load_task
 from svgd_monai.errors import DataError
 
 CLASSES = {0: "background", 1: "organ"}

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from svgd_monai.data import checks
+from svgd_monai.data import check_cache, checks
 from svgd_monai.data.checks import check_case, check_cases, dataset_fingerprint
 from svgd_monai.data.datalist import read_dataset
 from svgd_monai.errors import DataError
@@ -540,7 +540,7 @@ class TestCache:
     def test_cache_of_an_older_format_is_not_trusted(self, items, cache, checked, monkeypatch):
         check_cases(items, CLASSES, cache)
         checked.clear()
-        monkeypatch.setattr(checks, "_CACHE_FORMAT", 99)
+        monkeypatch.setattr(check_cache, "_CACHE_FORMAT", 99)
         check_cases(items, CLASSES, cache)
         assert checked == list(items)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from monai.data import load_decathlon_datalist
 
-from svgd_monai.data.datalist import RoundDatalist, read_datalist, read_dataset, read_images, write_datalist
+from svgd_monai.data.datalist import read_dataset, read_images
+from svgd_monai.data.roles import RoundDatalist, read_datalist, write_datalist
 from svgd_monai.errors import DataError
 
 CASES = ("scan_1", "scan_2", "scan_3", "scan_4", "scan_5")
@@ -244,10 +245,28 @@ class TestReadImages:
         touch(tmp_path / "lists" / "a.nii.gz")
         elsewhere = touch(tmp_path / "b.nii.gz")
         listed = write_json(tmp_path / "lists" / "new.json", {key: ["a.nii.gz", {"image": str(elsewhere)}]})
-        assert read_images(listed) == [
+        assert read_images(listed, allow_outside=True) == [
             {"case": "a", "image": str(tmp_path / "lists" / "a.nii.gz")},
             {"case": "b", "image": str(elsewhere)},
         ]
+
+    @pytest.mark.parametrize("way", ["absolute", "up", "link"])
+    def test_data_list_does_not_lead_outside_its_folder_unless_that_is_allowed(self, tmp_path, way):
+        secret = touch(tmp_path / "secret.nii.gz")
+        lists = tmp_path / "lists"
+        lists.mkdir()
+        (lists / "link.nii.gz").symlink_to(secret)
+        name = {"absolute": str(secret), "up": "../secret.nii.gz", "link": "link.nii.gz"}[way]
+        listed = write_json(lists / "new.json", {"images": [name]})
+        with pytest.raises(DataError, match=r"entry 1 of 'images'.* lies outside the folder"):
+            read_images(listed)
+        assert len(read_images(listed, allow_outside=True)) == 1
+
+    def test_links_in_a_folder_without_a_list_are_the_user_s_own(self, tmp_path):
+        secret = touch(tmp_path / "elsewhere.nii.gz")
+        (tmp_path / "scans").mkdir()
+        (tmp_path / "scans" / "link.nii.gz").symlink_to(secret)
+        assert [item["case"] for item in read_images(tmp_path / "scans")] == ["link"]
 
     def test_data_list_of_a_round_is_read_against_the_data_set(self, tmp_path):
         dataset = read_dataset(write_task(tmp_path / "task"))

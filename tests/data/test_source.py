@@ -2,15 +2,16 @@
 
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from svgd_monai.data import make_phantom
-from svgd_monai.data.datalist import RoundDatalist, read_dataset, write_datalist
+from svgd_monai.data.datalist import read_dataset
+from svgd_monai.data.roles import RoundDatalist, write_datalist
 from svgd_monai.data.source import (
     class_names,
     labelled_cases,
-    load_task,
     phantom_dataset,
     pool_items,
     revealed_labels,
@@ -18,6 +19,7 @@ from svgd_monai.data.source import (
     stage_datalist,
 )
 from svgd_monai.data.splits import Split, read_split, write_splits
+from svgd_monai.data.task import load_task
 from svgd_monai.errors import DataError
 
 CASES = [f"phantom_mr_{n:03d}" for n in range(1, 11)]
@@ -192,3 +194,34 @@ def test_the_phantom_is_made_once(tmp_path):
     stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "phantom").rglob("*")}
     phantom_dataset(tmp_path / "phantom", num_cases=2)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "phantom").rglob("*")} == stamps
+
+
+class TestFilesThatChange:
+    """A round's list knows what its files held; a stage that finds another content goes no further."""
+
+    @pytest.fixture
+    def listed(self, root, tmp_path):
+        data = Path(shutil.copytree(root, tmp_path / "data"))
+        task = load_task(data, tmp_path / "cache")
+        datalist = task.with_fingerprints(round_datalist(task.dataset, SPLIT, SPLIT.initial))
+        return data, write_datalist(tmp_path / "datalist.json", datalist, task.dataset), tmp_path / "cache"
+
+    def test_unchanged_files_pass(self, listed):
+        data, file, cache = listed
+        found = stage_datalist(data, cache, file)
+        assert [item["case"] for item in found.training] == list(SPLIT.initial)
+
+    @pytest.mark.parametrize("role", ["initial", "pool", "validation", "test"])
+    def test_another_image_is_refused_by_name(self, listed, role):
+        data, file, cache = listed
+        case, other = getattr(SPLIT, role)[0], SPLIT.pool[-1]
+        for kind in ("imagesTr", "labelsTr"):
+            shutil.copy2(data / kind / f"{other}.nii.gz", data / kind / f"{case}.nii.gz")
+        with pytest.raises(DataError, match=rf"^Case {case}: .* not the file that the run was started with"):
+            stage_datalist(data, cache, file)
+
+    def test_a_listed_case_whose_file_is_gone_is_refused_by_name(self, listed):
+        data, file, cache = listed
+        (data / "imagesTr" / f"{SPLIT.test[0]}.nii.gz").unlink()
+        with pytest.raises(DataError, match=SPLIT.test[0]):
+            stage_datalist(data, cache, file)

@@ -1,8 +1,12 @@
 """An error that a user can mend ends the program with its sentence; any other stays what it is."""
 
 import errno
+import os
+import signal
+import time
 
 import pytest
+import torch
 import yaml
 from monai.bundle import ConfigWorkflow
 
@@ -65,6 +69,47 @@ class TestSentence:
             (tmp_path / "nowhere/file").write_text("")
         assert caught.value.code == f"{tmp_path / 'nowhere/file'}: No such file or directory."
 
+    @pytest.mark.parametrize(
+        ("error", "begin"),
+        [
+            (MemoryError(), "The memory does not suffice"),
+            (
+                RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+                "The memory",
+            ),
+            (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "The memory of the GPU"),
+            (OSError(errno.ENOMEM, "Cannot allocate memory"), "The memory does not suffice"),
+            (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "A worker"),
+            (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "A worker"),
+            (OSError(errno.ENOSPC, "No space left on device"), "A file cannot be written: No space left on device"),
+        ],
+    )
+    def test_of_a_machine_that_has_too_little(self, error, begin):
+        sentence = ending(wrapped(error, 2))
+        assert sentence.startswith(begin)
+        assert "the same command goes on" in sentence
+
+    def test_of_a_termination_says_how_to_go_on_and_the_signal_is_given_back(self):
+        def terminated():
+            with boundary():
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)  # the signal comes at once
+
+        with pytest.raises(SystemExit) as caught:
+            terminated()
+        assert caught.value.code == "Terminated; the same command goes on where this one stopped."
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    def test_a_use_that_somebody_else_has_for_the_signal_is_left_alone(self):
+        got = []
+        before = signal.signal(signal.SIGTERM, lambda *_: got.append("theirs"))
+        try:
+            with boundary():
+                os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert got == ["theirs"]
+
     def test_of_an_interrupt_says_how_to_go_on(self):
         sentence = ending(KeyboardInterrupt())
         assert len(sentence.splitlines()) == 1
@@ -80,7 +125,7 @@ def wrapped_in_ours(system):
 class TestPassingThrough:
     @pytest.mark.parametrize(
         "error",
-        [ValueError("a bug"), wrapped(TypeError("a bug"), 2), OSError("no file named"), MemoryError(), SystemExit(3)],
+        [ValueError("a bug"), wrapped(TypeError("a bug"), 2), OSError("no file named"), SystemExit(3)],
         ids=lambda error: type(error).__name__,
     )
     def test_of_what_the_user_cannot_mend(self, error):

@@ -27,8 +27,6 @@ def keys(*kinds):
 def least(name):
     """A number that a key of numbers takes."""
     key = KEYS[name]
-    if name == "roi_size":  # one side of 32, for the network's sake
-        return 32
     return key.low if key.low is not None else (key.above or 0) + 1
 
 
@@ -285,10 +283,9 @@ class TestKeyOfAConfigurationAlone:
             check_like("own", value, example)
 
 
-def test_a_window_that_the_network_cannot_halve_four_times_is_refused():
-    assert check_setting("roi_size", [16, 32, 16]) == [16, 32, 16]
-    assert refusal("roi_size", [24, 24, 24]).startswith("roi_size: ")
-    assert refusal("roi_size", [8, 32, 32]).startswith("roi_size: ")
+def test_whether_a_window_is_too_small_is_for_the_network_to_say():
+    assert check_setting("roi_size", 8) == [8, 8, 8]
+    assert refusal("roi_size", [4, 32, 32]).startswith("roi_size: ")
 
 
 def test_windows_that_overlap_wholly_are_refused():

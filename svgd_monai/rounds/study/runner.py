@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
@@ -92,12 +89,11 @@ class Study:
             self._look(cell)
             self.states[cell] = DONE if self._is_done(cell) else WAITING
         logger.info("%s", self._summary())
-        with _terminated_as_interrupted():
-            try:
-                self._run_all()
-            finally:
-                self._stop()
-                write_table(self.folder, self.cells, self.states, self.progress)
+        try:
+            self._run_all()
+        finally:  # also when this process is told to end: its runs end with it
+            self._stop()
+            write_table(self.folder, self.cells, self.states, self.progress)
         failed = [cell for cell in self.cells if self.states[cell] == FAILED]
         if self.report and any(state == DONE for state in self.states.values()):
             write_report(self.folder)
@@ -220,20 +216,6 @@ class Study:
             words += f", {count[FAILED]} failed"
         seconds = remaining_seconds(self.cells, self.states, self.progress, self.workers)
         return words + (f"; about {seconds / 60:.0f} min to go." if left and seconds is not None else ".")
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """A SIGTERM ends the study as Ctrl-C does: with its runs."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _last_line(log: Path) -> str:

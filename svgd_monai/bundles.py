@@ -1,0 +1,75 @@
+"""The bundles that come with an installed package, copied to where they can be run, read and changed.
+
+    python -m svgd_monai.bundles <folder>
+
+leaves ``<folder>/bundles`` and ``<folder>/data_lists``; a checkout of the repository has both already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from svgd_monai.errors import SvgdMonaiError
+
+PARTS = ("bundles", "data_lists")
+
+
+class BundlesError(SvgdMonaiError):
+    """The bundles are not there, or would overwrite something."""
+
+
+def shipped() -> Path:
+    """The folder that holds the bundles: the package's own, or the checkout that is installed in editable mode.
+
+    Raises:
+        BundlesError: there is neither.
+    """
+    package = Path(__file__).parent
+    for folder in (package / "shipped", package.parent):
+        if all((folder / part).is_dir() for part in PARTS):
+            return folder
+    raise BundlesError(f"The installation in {package} has no bundles; they are in the repository.")
+
+
+def copy_bundles(folder: Path) -> list[Path]:
+    """Copy the bundles and the data lists.
+
+    Args:
+        folder: where to; made when missing.
+
+    Returns:
+        The bundles' folders.
+
+    Raises:
+        BundlesError: ``folder`` holds bundles or data lists already.
+        OSError: the file system refuses.
+    """
+    source = shipped()
+    for part in PARTS:
+        if (folder / part).exists():
+            raise BundlesError(f"{folder / part} is there already; give another folder, or move it away.")
+    for part in PARTS:
+        ignored = shutil.ignore_patterns("models", "eval", "__pycache__")
+        shutil.copytree(source / part, folder / part, ignore=ignored)
+    return sorted(path for path in (folder / "bundles").iterdir() if path.is_dir())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Copy, or end with one sentence and exit status 1."""
+    parser = argparse.ArgumentParser(prog="python -m svgd_monai.bundles", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the bundles are copied to")
+    chosen = parser.parse_args(arguments)
+    try:
+        copied = copy_bundles(chosen.folder)
+    except SvgdMonaiError as error:
+        raise SystemExit(str(error)) from error
+    except OSError as error:
+        raise SystemExit(f"{error.filename}: {error.strerror}.") from error
+    sys.stdout.write("".join(f"{path}\n" for path in copied))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The one sentence that a user reads in place of a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pydoc
+
+import torch
+
+from svgd_monai.errors import SvgdMonaiError
+
+GO_ON = "the same command goes on where this one stopped"
+#: What a file system says of itself, though not always of which file: TensorBoard's writer does not.
+_FILE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+
+
+def sentence_of(error: BaseException | None) -> str | None:
+    """The sentence of the first user's error in the chain of causes; else of the first that MONAI or the system has."""
+    other: str | None = None
+    while error is not None:
+        if isinstance(error, SvgdMonaiError):
+            return " ".join(str(error).split())
+        if other is None and isinstance(error, OSError) and error.filename is not None:
+            other = f"{error.filename}: {error.strerror}."
+        other = other or _shortage(error) or _mistake(error)
+        error = error.__cause__ or error.__context__
+    return other
+
+
+def _shortage(error: BaseException) -> str | None:
+    """The sentence of an error that says that the machine has too little of something."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in _FILE_SYSTEM:
+        return f"A file cannot be written: {os.strerror(error.errno)}; {GO_ON}."
+    if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
+        return (
+            f"A worker that loads data has died, often for want of memory; with num_workers 0 there is none; {GO_ON}."
+        )
+    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
+    if memory or (isinstance(error, RuntimeError) and "can't allocate memory" in text):
+        device = "of the GPU " if "CUDA" in text else ""
+        return (
+            f"The memory {device}does not suffice; {GO_ON}, on a machine with more, and a run with a smaller "
+            "batch_size, roi_size or num_particles, in another output_dir, needs less."
+        )
+    return None
+
+
+def _mistake(error: BaseException) -> str | None:
+    """The sentence of an error with which MONAI refuses a component or a reference of a configuration."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, pydoc.ErrorDuringImport):
+        return f"_target_: {text}."
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
+    if place == "monai.utils.module" and isinstance(error, ModuleNotFoundError):
+        name = text.removeprefix("Cannot locate class or function path: ")
+        where = "the current folder, on PYTHONPATH or in an installed package"
+        return f"_target_: {name} is neither a component of MONAI's nor the path of one in {where}."
+    if place == "monai.utils.module" and isinstance(error, TypeError):  # the call itself, nothing within
+        return f"_target_: {text}."
+    if place == "monai.bundle.reference_resolver" and isinstance(error, ValueError):
+        return f"{text[:1].upper()}{text[1:]}."
+    return None

@@ -1,0 +1,44 @@
+"""Whoever has installed the package can have the bundles, whole, where he wants them."""
+
+import filecmp
+
+import pytest
+
+from svgd_monai.bundles import BundlesError, copy_bundles, main, shipped
+
+
+def test_the_bundles_are_copied_with_the_lists_that_they_read(tmp_path):
+    copied = copy_bundles(tmp_path / "mine")
+    assert [path.name for path in copied] == ["hippocampus_mri_svgd", "pancreas_ct_svgd"]
+    for path in copied:
+        assert (path / "configs/active_learning.yaml").is_file()
+        assert (path / "configs/../../../data_lists").resolve() == (tmp_path / "mine/data_lists").resolve()
+    assert not filecmp.dircmp(shipped() / "data_lists", tmp_path / "mine/data_lists").left_only
+
+
+def test_trained_committees_do_not_travel(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    for place in ("bundles/a/configs/x.yaml", "bundles/a/models/model.pt", "bundles/a/eval/y", "data_lists/z.json"):
+        (source / place).parent.mkdir(parents=True, exist_ok=True)
+        (source / place).write_text("")
+    monkeypatch.setattr("svgd_monai.bundles.shipped", lambda: source)
+    copy_bundles(tmp_path / "mine")
+    found = {str(path.relative_to(tmp_path / "mine")) for path in (tmp_path / "mine").rglob("*") if path.is_file()}
+    assert found == {"bundles/a/configs/x.yaml", "data_lists/z.json"}
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "data_lists").mkdir()
+    with pytest.raises(BundlesError, match="data_lists is there already"):
+        copy_bundles(tmp_path)
+    assert not (tmp_path / "bundles").exists()
+
+
+def test_the_command_says_where_they_are_or_why_not(tmp_path, capsys):
+    main([str(tmp_path / "mine")])
+    assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "mine/bundles/hippocampus_mri_svgd")
+    with pytest.raises(SystemExit, match="is there already"):
+        main([str(tmp_path / "mine")])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="file"):
+        main([str(tmp_path / "file/below")])
