@@ -6,9 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-#: A spreadsheet takes a cell that begins with one of these for a formula (OWASP, "CSV injection").
-_FORMULA = ("=", "+", "-", "@")
-
 
 def one_line(text: object) -> str:
     """``text`` on one line: what cannot be printed (line ends, controls, lone surrogates) and runs of blanks as one."""
@@ -24,10 +21,9 @@ def shorten(text: str, length: int = 34) -> str:
 
 
 def csv_cell(value: Any) -> Any:
-    """A value for :func:`svgd_monai.files.write_csv`: no formula in a text, nothing where there is no number."""
+    """A value for :func:`svgd_monai.files.write_csv`: a text in one line, nothing where there is no number."""
     if isinstance(value, str):
-        line = one_line(value)
-        return f"'{line}" if line.startswith(_FORMULA) else line
+        return one_line(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

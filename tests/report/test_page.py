@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from svgd_monai.files import write_csv
 from svgd_monai.report.page import Heading, Items, Page, Paragraph, Picture, Table, html_text, markdown_text, png
 from svgd_monai.report.text import csv_cell, number, p_text, shorten
 
@@ -129,9 +130,10 @@ def test_columns_of_numbers_stand_to_the_right():
     assert Table("caption", ["name"], []).markdown().splitlines()[3] == "| --- |"
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@sum", " =1", "\t=1", "\r=1"])
-def test_a_cell_that_a_spreadsheet_would_run_is_a_text(text):
-    assert csv_cell(text) == f"'{text.strip()}"
+@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@sum", " =1", "\t=1", "\r=1"])
+def test_a_cell_that_a_spreadsheet_would_run_is_a_text(text, tmp_path):
+    write_csv(tmp_path / "table.csv", ["name"], [{"name": csv_cell(text)}])
+    assert (tmp_path / "table.csv").read_text() == f"name\n'{text.strip()}\n"
 
 
 @pytest.mark.parametrize("value", [-1.5, 3, None, True, "svgd/random", "a-b"])
