@@ -16,6 +16,8 @@ from svgd_monai.rounds.run_folder import MAY_CHANGE
 
 logger = logging.getLogger(__name__)
 
+#: Keys that may change within a run, and yet decide what a training ends with.
+_TRAINING_KEYS = frozenset({"device", "deterministic", "on_bad_particle"})
 #: Keys that play no part in the training of round 0.
 QUERY_KEYS = frozenset(
     {"acquisition", "candidates", "first_committees", "keep_labelled", "method", "mi_aggregation", "mi_bins",
@@ -63,7 +65,7 @@ def training_key(record: Mapping[str, Any]) -> str:
     settings = record["settings"]
     split = record["split"]
     content = {
-        "settings": {k: v for k, v in settings.items() if k == "device" or k not in QUERY_KEYS | MAY_CHANGE},
+        "settings": {k: v for k, v in settings.items() if k in _TRAINING_KEYS or k not in QUERY_KEYS | MAY_CHANGE},
         "components": record["components"],
         "cases": [split.get("initial"), split.get("validation")],
         "dataset": record["dataset"]["fingerprint"],

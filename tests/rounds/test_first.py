@@ -33,6 +33,8 @@ def test_what_is_only_queried_or_where_it_lies_does_not_count():
         ("settings", {"learning_rate": 0.2}),
         ("settings", {"seed": 1}),
         ("settings", {"device": "cuda:0"}),
+        ("settings", {"on_bad_particle": "resample"}),
+        ("settings", {"deterministic": True}),
         ("settings", {"some_new_key": 1}),
         ("components", {"loss": {"_target_": "Y"}}),
         ("split", {"initial": ["a", "b"]}),
