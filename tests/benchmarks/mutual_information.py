@@ -9,7 +9,6 @@ store; the images are made beforehand, so that none is in memory when it starts.
 """
 
 import argparse
-import csv
 import json
 import multiprocessing
 import sys
@@ -24,6 +23,7 @@ from sklearn.metrics import mutual_info_score
 
 from svgd_monai.acquisition.information import binned_mutual_information, digitise
 from svgd_monai.acquisition.information_store import InformationStore
+from svgd_monai.files import write_csv
 
 GRID = (48, 64, 48)
 BINS = 64
@@ -146,11 +146,7 @@ def pool(folder: Path, cases: int, labelled: int, result: Path) -> None:
 
 
 def table(path: Path, rows: list[dict[str, object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    sys.stdout.write(path.read_text(encoding="utf-8") + "\n")
+    sys.stdout.write(write_csv(path, list(rows[0]), rows).read_text(encoding="utf-8") + "\n")
     sys.stdout.flush()
 
 

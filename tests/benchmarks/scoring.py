@@ -8,7 +8,6 @@ over volumes of 64 x 64 x 64 that are made as they are read.
 """
 
 import argparse
-import csv
 import json
 import multiprocessing
 import sys
@@ -25,7 +24,7 @@ from monai.networks.nets import BasicUNet
 from svgd_monai import Particles
 from svgd_monai.acquisition import AcquisitionHandler
 from svgd_monai.committee import CommitteeEvaluator
-from svgd_monai.files import read_csv
+from svgd_monai.files import read_csv, write_csv
 
 FEATURES = (8, 8, 16, 32, 64, 8)
 SMALL, LARGE = (24, 32, 24), (64, 64, 64)
@@ -118,11 +117,7 @@ def memory(members: int, cases: int, result: Path) -> None:
 
 
 def table(path: Path, rows: list[dict[str, object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    sys.stdout.write(path.read_text(encoding="utf-8") + "\n")
+    sys.stdout.write(write_csv(path, list(rows[0]), rows).read_text(encoding="utf-8") + "\n")
     sys.stdout.flush()
 
 
