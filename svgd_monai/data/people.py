@@ -35,12 +35,14 @@ class PeopleData:
         validation: labelled items of the team's own validation set; empty where it has none.
         test: likewise, of its test set.
         facts: what the check of each case found; empty until :meth:`checked`.
+        bad: what is wrong with each image of the pool that was left out; likewise.
     """
 
     pool: dict[str, Item]
     validation: dict[str, Item]
     test: dict[str, Item]
     facts: dict[str, CaseFacts] = field(default_factory=dict)
+    bad: dict[str, str] = field(default_factory=dict)
 
     @property
     def items(self) -> dict[str, Item]:
@@ -48,7 +50,11 @@ class PeopleData:
         return {**self.pool, **self.validation, **self.test}
 
     def checked(
-        self, classes: Mapping[int, str], cache_dir: str | os.PathLike[str], channels: int | None = None
+        self,
+        classes: Mapping[int, str],
+        cache_dir: str | os.PathLike[str],
+        channels: int | None = None,
+        on_bad_case: str = "fail",
     ) -> PeopleData:
         """The same, every case read once and found sound; a second time looks at sizes and times of the files only.
 
@@ -56,15 +62,28 @@ class PeopleData:
             classes: name of each label value, background 0 included.
             cache_dir: where the results of the checks are kept.
             channels: how many every image must have; None takes any number.
+            on_bad_case: ``fail``, or ``skip`` to leave bad images out of the pool. A held-out case may not be bad.
 
         Raises:
             DataError: a case is unsound; the sentence names it.
         """
+        found: dict[str, str] = {}
         with tqdm(desc="Checking cases", total=len(self.items), disable=None, leave=False) as bar:
             facts = check_cases(
-                self.items, classes, Path(cache_dir) / CHECKS_FILE, lambda done, _: bar.update(done - bar.n), channels
+                self.items,
+                classes,
+                Path(cache_dir) / CHECKS_FILE,
+                lambda done, _: bar.update(done - bar.n),
+                channels,
+                found if on_bad_case == "skip" else None,
             )
-        return PeopleData(self.pool, self.validation, self.test, facts)
+        for case in (*self.validation, *self.test):
+            if case in found:
+                raise DataError(f"Case {case}: {found[case]}")
+        pool = {case: item for case, item in self.pool.items() if case not in found}
+        if not pool:
+            raise DataError(f"images: every image is bad, the first so: {next(iter(found.values()))}")
+        return PeopleData(pool, self.validation, self.test, facts, found)
 
     def fingerprint(self, case: str) -> str:
         """The hash of a case's image and, of a held-out one, of its label too."""

@@ -114,3 +114,10 @@ def test_a_list_may_name_images_elsewhere_when_that_is_allowed(images, tmp_path)
     assert sorted(find_people_data(file, allow_outside=True).pool) == [case(3), case(4)]
     with pytest.raises(DataError, match=r"^images: .* lies outside the folder"):
         find_people_data(file)
+
+
+def test_a_pool_of_bad_images_alone_is_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.nii.gz").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"^images: every image is bad, the first so: .*a\.nii\.gz"):
+        find_people_data(tmp_path / "images").checked(CLASSES, tmp_path, 1, "skip")

@@ -32,7 +32,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from svgd_monai.data import FLAGS_FILE, RoundDatalist, write_datalist
+from svgd_monai.data import BAD_CASES_FILE, FLAGS_FILE, RoundDatalist, write_bad_cases, write_datalist
 from svgd_monai.data.datalist import MSDDataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.people import PeopleData
@@ -88,10 +88,12 @@ class PeopleLearning(ActiveLearning):
         data, self.classes = state.find_cases(self.settings, metadata)
         with run_lock(self.folder.root):
             self.folder.remove_temporaries()
-            self.data = data.checked(self.classes, self.settings["cache_dir"], self.settings["in_channels"])
+            keys = (self.settings[key] for key in ("cache_dir", "in_channels", "on_bad_case"))
+            self.data = data.checked(self.classes, *keys)
             finished = self.folder.open(people_record(self.settings, self.components, self.classes))
             self.people = state.read_people_ledger(self.folder.ledger_file)
             state.admit(self.people, self.data)
+            write_bad_cases(self.folder.root / BAD_CASES_FILE, self.data.bad)
             self.dataset = state.dataset_of(self.folder.root, self.data, self.classes, self.settings["in_channels"])
             state.read_rounds(self.people, self._begun(), self.dataset)
             self.worklists = Worklists(self.folder, self.stages, self.settings, self.classes, self.people, self.data)

@@ -56,10 +56,10 @@ def read_people_ledger(file: Path) -> PeopleLedger:
 def admit(ledger: PeopleLedger, data: PeopleData) -> None:
     """Compare the cases with those that the run knows, and take in images that are new.
 
-    A team's pool grows; what a run has begun with must neither go nor change.
+    A team's pool grows, also by images that were bad and are mended; what a run knows must neither go nor change.
 
     Raises:
-        RunFolderError: an image is gone or has changed, or a held-out set is not the one that it was.
+        RunFolderError: an image is gone, bad or another one, or a held-out set is not the one that it was.
     """
     for role in ("validation", "test"):
         known = ledger.held_out[role]
@@ -80,6 +80,8 @@ def admit(ledger: PeopleLedger, data: PeopleData) -> None:
             )
         if images.get(case, digest) != digest:
             raise RunFolderError(f"images: the image of the case {case} is not the one that the run knows.")
+        if case in data.bad:
+            raise RunFolderError(f"images: the image of the case {case}, which the run knows, is bad: {data.bad[case]}")
         if case not in images and case not in held_out:
             raise RunFolderError(f"images: the image of the case {case}, which the run knows, is gone.")
     new = sorted(set(images) - set(ledger.images))

@@ -209,3 +209,41 @@ def test_the_other_bundle_serves_people_too(tmp_path):
     image, made = (nib.load(folder / row[key]) for key in ("image", "presegmentation"))
     assert made.shape == image.shape
     assert (made.affine == image.affine).all()
+
+
+def test_bad_images_are_left_out_and_listed_until_they_are_mended(pool, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(pool / "imagesTr", images)
+    bad = images / "phantom_mr_009.nii.gz"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2])
+    team = Team(pool, tmp_path / "run", images=images, rounds=1)
+    refused = team.command()
+    assert refused.code == 1
+    assert "phantom_mr_009" in refused.last_line
+    assert not (team.folder / "ledger.json").exists()
+    team.works(on_bad_case="skip")
+    listed = (team.folder / "bad_cases.csv").read_text().splitlines()
+    assert listed[0] == "case,reason"
+    assert len(listed) == 2
+    assert listed[1].startswith("phantom_mr_009,")
+    assert str(bad) in listed[1]
+    assert "phantom_mr_009" not in (team.folder / "ledger.json").read_text()
+    bad.write_bytes(whole)
+    assert "1 new images join the pool: phantom_mr_009." in team.works(on_bad_case="skip")
+    assert not (team.folder / "bad_cases.csv").exists()
+    bad.write_bytes(whole[: len(whole) // 2])
+    known = team.command(on_bad_case="skip")
+    assert known.code == 1
+    assert "the image of the case phantom_mr_009, which the run knows, is bad: " in known.last_line
+
+
+def test_a_held_out_case_may_not_be_bad(pool, tmp_path):
+    held_out = tmp_path / "test"
+    shutil.copytree(pool / "test", held_out)
+    label = held_out / "labels/phantom_mr_003.nii.gz"
+    label.write_bytes(label.read_bytes()[:100])
+    refused = Team(pool, tmp_path / "run", test=held_out).command(on_bad_case="skip")
+    assert refused.code == 1
+    assert "phantom_mr_003" in refused.last_line
+    assert not (tmp_path / "run/ledger.json").exists()
