@@ -140,7 +140,7 @@ def evaluate_steps(parser: ConfigParser) -> None:
 def boundary() -> Iterator[None]:
     """Turn an error that a user can mend, however deep MONAI has wrapped it, into an exit with its sentence."""
     try:
-        with _termination():
+        with _termination(), _threads():
             yield
     except _Terminated:
         raise SystemExit(one_voice(f"Terminated; {GO_ON}." if meeting() is None else TERMINATED)) from None
@@ -167,6 +167,28 @@ def _termination() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def _threads() -> Iterator[None]:
+    """Within, a thread that ends with an error that a user can mend says so in a line.
+
+    TensorBoard writes in a thread of its own, and raises in ours what ended it.
+    """
+    before = threading.excepthook
+
+    def hook(ended: Any) -> None:
+        sentence = sentence_of(ended.exc_value)
+        if sentence is None:
+            before(ended)
+        else:
+            logger.warning("%s", sentence)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _terminate(*_: Any) -> NoReturn:

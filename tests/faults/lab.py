@@ -91,7 +91,7 @@ class Lab:
         text = re.sub(r"[0-9a-f]{64,}", "<hash>", text)
         return re.sub(r"pid\(?s?\)? \d+", "pid <number>", text)
 
-    def judge(self, fault, place, folder, end, again, expected_code=1, remedy=None):
+    def judge(self, fault, place, folder, end, again, expected_code=1, remedy=None, made=None):
         """Whether nothing was lost and nobody was left without a word.
 
         Args:
@@ -102,9 +102,10 @@ class Lab:
             again: runs the same command once more.
             expected_code: of the disturbed command; it may also have coped, with 0.
             remedy: does what the refusal of the next command asks for; None: it must not refuse.
+            made: the queries that had been made; None: those in the folder, which the fault has not touched.
         """
         trouble = [] if end is None else self._trouble(end, expected_code)
-        made = queries(folder)
+        made = queries(folder) if made is None else made
         following = again()
         if following.code == 0:
             then = "goes on, ends as undisturbed"

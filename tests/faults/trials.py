@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from injection import Fault, Point, run, start
+from lab import queries
 
 #: Moments of one atomic write: half of it on disk, whole but not renamed, renamed.
 MOMENTS = {"torn": "sync", "unnamed": "rename", "done": "remove"}
@@ -201,11 +202,11 @@ def damaged(lab):
 def _damaged(lab, damage, row, place):
     folder = lab.fresh(lab.stopped_at(ROUND_1))
     path = sorted(folder.glob(f"{place}/*.pt"))[0] if place == "cache/volumes" else folder / place
-    backup = path.read_bytes()
+    backup, made = path.read_bytes(), queries(folder)
     damage(path)
     argv = lab.argv(folder)
     remedy = partial(path.write_bytes, backup) if place == "run.json" else path.unlink
-    return lab.judge(row, place, folder, None, lambda: run(argv, folder), remedy=remedy)
+    return lab.judge(row, place, folder, None, lambda: run(argv, folder), remedy=remedy, made=made)
 
 
 def inputs(lab):

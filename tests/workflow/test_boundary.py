@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -88,6 +89,28 @@ class TestSentence:
         sentence = ending(wrapped(error, 2))
         assert sentence.startswith(begin)
         assert "the same command goes on" in sentence
+
+    def test_of_a_thread_that_the_file_system_ended_is_a_line(self, monkeypatch, caplog):
+        others = []
+        monkeypatch.setattr(threading, "excepthook", lambda ended: others.append(ended.exc_type))
+        before = threading.excepthook
+
+        def write():
+            raise OSError(errno.ENOSPC, "No space left on device", "/runs/a/tensorboard/events")
+
+        def stumble():
+            raise ZeroDivisionError
+
+        with boundary():
+            for work in (write, stumble):
+                thread = threading.Thread(target=work)
+                thread.start()
+                thread.join()
+        assert [record.getMessage() for record in caplog.records] == [
+            "/runs/a/tensorboard/events: No space left on device."
+        ]
+        assert others == [ZeroDivisionError]
+        assert threading.excepthook is before
 
     def test_of_a_termination_says_how_to_go_on_and_the_signal_is_given_back(self):
         def terminated():
