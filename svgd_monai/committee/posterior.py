@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from svgd_monai.committee.svgd import SteinKernel, mixing, relative_blocks, stein_kernel
+from svgd_monai.committee.svgd import SteinKernel, first_present, mixing, relative_blocks, stein_kernel
 from svgd_monai.errors import SettingsError
 
 COMMITTEES = ("svgd", "ensemble")
@@ -126,24 +126,26 @@ class PosteriorStep:
     def _mix(self, kernel: SteinKernel, particles: Tensor, gradients: Tensor, healthy: Tensor | None) -> Tensor:
         """−φ into ``gradients``; the sums over particles of the terms' squared norms, (3,)."""
         average, push = mixing(kernel, self.repulsion)
-        drive, pull, apart = (
-            m.to(particles) for m in (self.likelihood_scale * average, self.prior_precision * average, push)
-        )
-        gram = torch.zeros_like(kernel.products)
+        drive, pull = self.likelihood_scale * average, self.prior_precision * average
+        # Prior and repulsion in one product, with the relative particles. The row of the particle that is subtracted
+        # would be 0: it holds that particle itself, which the prior alone sees, and sees in all of them.
+        first = first_present(particles, healthy)
+        rest = (pull - push).index_copy_(1, first, pull.sum(1, keepdim=True)).to(particles)
+        drive, driven = drive.to(particles), torch.zeros((), dtype=torch.float64, device=particles.device)
+        mixed = relative = particles.new_empty(0)
         for columns, block, one in relative_blocks(particles, healthy):
             own = gradients[:, columns]
-            gram += own @ own.T
-            total = drive @ own
-            if self.prior_precision > 0:
-                total.addmm_(pull, block)
-            if self.repulsion > 0:
-                total.addmm_(apart, block - one, alpha=-1)
-            gradients[:, columns] = total
-        # Norms of M vectors of length D that were mixed from M others follow from their products.
+            if mixed.shape != block.shape:  # the first and the last block: others would allocate in vain
+                mixed, relative = torch.empty_like(block), torch.empty_like(block)
+            torch.mm(drive, own, out=mixed)
+            driven += torch.linalg.vector_norm(mixed, dim=1).double().square().sum()
+            torch.sub(block, one, out=relative).index_copy_(0, first, one)
+            torch.addmm(mixed, rest, relative, out=own)
+        # Norms of M vectors of length D that were mixed from M particles follow from these particles' products.
         differences = -0.5 * kernel.squared_distances  # x_i · x_j but for terms that vanish under `push`
         return torch.stack(
             [
-                self.likelihood_scale**2 * _squared_norm(average, gram),
+                driven,
                 self.prior_precision**2 * _squared_norm(average, kernel.products),
                 _squared_norm(push, differences),
             ]

@@ -9,9 +9,9 @@ the kernel :math:`K_{ij} = \exp(-\|x_i - x_j\|^2 / h)`, every particle ascends a
 The first term drives the particles together to high posterior, the second pushes them apart.
 
 Numerics: the particles' common offset is many times their spread and would cancel catastrophically in single
-precision, so distances and repulsion come from particles *relative to one of them*, distances in double precision; all
-runs over blocks of columns, so that nothing of size (M, D) is made beside the result; reduced precision (autocast,
-TF32) is off throughout.
+precision, so repulsion comes from particles *relative to one of them*, and distances from the differences of pairs (on
+a CPU) or from relative particles in double precision; all runs over blocks of columns, so that nothing of size (M, D)
+is made beside the result; reduced precision (autocast, TF32) is off throughout.
 """
 
 from __future__ import annotations
@@ -100,9 +100,8 @@ def stein_kernel(
     present = torch.ones_like(particles[:, 0], dtype=torch.bool) if healthy is None else healthy
     both = (present[:, None] & present[None, :]).double()
     squared, products = (matrix * both for matrix in _distances_and_products(particles, healthy))
-    if bandwidth is None:
-        h = _bandwidth(squared, products.diagonal(), present)
-    else:
+    h = _bandwidth(squared, products.diagonal(), present)
+    if bandwidth is not None:
         h = torch.as_tensor(bandwidth, dtype=torch.float64, device=particles.device)
     return SteinKernel(torch.exp(-squared / h) * both, h, squared, products)
 
@@ -124,7 +123,9 @@ def svgd_direction(
     Raises:
         ValueError: the shapes differ or are not (M, D).
     """
-    _check_shapes(particles, scores)
+    if particles.ndim != 2 or particles.shape != scores.shape:
+        shapes = f"{tuple(particles.shape)} and {tuple(scores.shape)}"
+        raise ValueError(f"particles and scores must both have the shape (M, D), got {shapes}.")
     kernel = stein_kernel(particles, bandwidth)
     phi = torch.empty_like(particles)
     drive, push = mixing(kernel, repulsion)
@@ -149,7 +150,7 @@ def relative_blocks(particles: Tensor, healthy: Tensor | None = None) -> Iterato
         healthy: bool (M,); the rows of the others are 0 in X. None: all.
     """
     size = COLUMN_BLOCK if particles.device.type == "cpu" else DEVICE_COLUMN_BLOCK
-    first = _first(particles, healthy)
+    first = first_present(particles, healthy)
     with full_precision(particles.device):
         for start in range(0, particles.shape[1], size):
             columns = slice(start, start + size)
@@ -159,7 +160,7 @@ def relative_blocks(particles: Tensor, healthy: Tensor | None = None) -> Iterato
             yield columns, block, block.index_select(0, first)
 
 
-def _first(particles: Tensor, healthy: Tensor | None) -> Tensor:
+def first_present(particles: Tensor, healthy: Tensor | None) -> Tensor:
     """Index (1,) of the particle that the others are relative to; on the device, for a host would have to wait."""
     if healthy is None:
         return torch.zeros(1, dtype=torch.long, device=particles.device)
@@ -197,20 +198,38 @@ def _highest_matmul_precision() -> Callable[[], None]:
 
 
 def _distances_and_products(particles: Tensor, healthy: Tensor | None) -> tuple[Tensor, Tensor]:
-    """‖x_i − x_j‖² and x_i · x_j, each (M, M), float64, from the particles relative to one of them and that one."""
-    count, first = particles.shape[0], _first(particles, healthy)
-    gram = torch.zeros(count, count, dtype=torch.float64, device=particles.device)
+    """‖x_i − x_j‖² and x_i · x_j, each (M, M), float64. One particle more, the origin, gives the norms."""
+    # pdist is quick on a CPU, where double precision is not; on a GPU the other way round.
+    found = (_from_pairs if particles.device.type == "cpu" else _from_products)(particles, healthy)
+    squared, norms = found[:-1, :-1], found[:-1, -1]
+    return squared, 0.5 * (norms[:, None] + norms[None, :] - squared)
+
+
+def _from_pairs(particles: Tensor, healthy: Tensor | None) -> Tensor:
+    """(M + 1, M + 1), each pair from its differences in single precision, summed over blocks in double."""
+    rows, size = particles.shape[0] + 1, min(COLUMN_BLOCK, particles.shape[1])
+    stacked = torch.zeros(rows, size, dtype=torch.promote_types(particles.dtype, torch.float32))
+    pairs = torch.zeros(rows * (rows - 1) // 2, dtype=torch.float64)
+    for _, block, _ in relative_blocks(particles, healthy):
+        some = stacked[:, : block.shape[1]]
+        some[:-1] = block
+        pairs += torch.pdist(some).double().square()
+    squared = torch.zeros(rows, rows, dtype=torch.float64)
+    squared[torch.triu_indices(rows, rows, offset=1).unbind()] = pairs
+    return squared + squared.T
+
+
+def _from_products(particles: Tensor, healthy: Tensor | None) -> Tensor:
+    """(M + 1, M + 1), from products in double precision of the particles relative to one of them."""
+    rows = particles.shape[0] + 1
+    gram = torch.zeros(rows, rows, dtype=torch.float64, device=particles.device)
     for _, block, one in relative_blocks(particles, healthy):
-        row = one.double()
-        # The row of the particle that is subtracted would be 0: it holds that particle itself.
-        stacked = block.to(torch.float64, copy=True).sub_(row).index_copy_(0, first, row)
+        stacked = gram.new_zeros(rows, block.shape[1])
+        stacked[:-1] = block
+        stacked -= one.double()
         gram += stacked @ stacked.T
-    along = gram.index_select(1, first).index_fill(0, first, 0.0)
-    offset = gram.index_select(1, first).index_select(0, first)
-    inner = gram.index_fill(0, first, 0.0).index_fill(1, first, 0.0)
-    norms = inner.diagonal()
-    squared = (norms[:, None] + norms[None, :] - 2.0 * inner).clamp_min(0.0).fill_diagonal_(0.0)
-    return squared, inner + along + along.T + offset
+    norms = gram.diagonal()
+    return (norms[:, None] + norms[None, :] - 2.0 * gram).clamp_min(0.0).fill_diagonal_(0.0)
 
 
 def _bandwidth(squared_distances: Tensor, squared_norms: Tensor, present: Tensor) -> Tensor:
@@ -228,11 +247,3 @@ def _bandwidth(squared_distances: Tensor, squared_norms: Tensor, present: Tensor
     # The absolute part keeps 2/h within single precision where all particles are zero.
     floor = RELATIVE_FLOOR * squared_norms.sum() / members + torch.finfo(torch.float32).tiny
     return torch.where(found > 0, torch.maximum(median / members.log(), floor), 1.0)
-
-
-def _check_shapes(particles: Tensor, scores: Tensor) -> None:
-    if particles.ndim != 2 or particles.shape != scores.shape:
-        raise ValueError(
-            f"particles and scores must both have the shape (M, D), got {tuple(particles.shape)} "
-            f"and {tuple(scores.shape)}."
-        )

@@ -127,9 +127,11 @@ class Clock:
         torch.cuda.synchronize(self.device)
         return time.perf_counter() - began
 
-    def compare(self, functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-        """All of them in turn, ``repeats`` times behind one warm-up: what slows one slows its neighbours."""
-        for function in functions.values():
+    def compare(
+        self, functions: dict[str, Callable[[], object]], repeats: int, warm: bool = True
+    ) -> dict[str, list[float]]:
+        """All of them in turn, ``repeats`` times, behind a warm-up if ``warm``: what slows one slows its neighbours."""
+        for function in functions.values() if warm else ():
             function()
         times: dict[str, list[float]] = {name: [] for name in functions}
         for _ in range(repeats):

@@ -116,6 +116,25 @@ def test_the_distance_of_two_close_particles_among_distant_ones_is_exact():
     torch.testing.assert_close(stein_kernel(particles).squared_distances, true.square(), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("distances", [svgd._from_pairs, svgd._from_products])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize("left_out", [None, 0, 2])
+def test_every_device_s_distances_and_norms_are_those_of_differences_in_double_precision(
+    monkeypatch, distances, offset, left_out
+):
+    monkeypatch.setattr(svgd, "COLUMN_BLOCK", 60_000)
+    particles = drawn(4, 200_001, dtype=torch.float32)[0] + offset
+    particles[1] = particles[3] + 1e-3 * particles[2]
+    with_origin = torch.cat([particles.double(), torch.zeros(1, 200_001)])
+    expected = torch.stack([(with_origin - row).square().sum(1) for row in with_origin])
+    healthy, present = None, torch.arange(5)
+    if left_out is not None:
+        particles[left_out] = torch.nan
+        healthy, present = torch.arange(4) != left_out, present[present != left_out]
+    found = distances(particles, healthy)
+    torch.testing.assert_close(found[present][:, present], expected[present][:, present], rtol=2e-6, atol=0)
+
+
 @pytest.mark.parametrize("members", [2, 3, 4, 5, 6])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_bandwidth_is_the_true_median_over_pairs_divided_by_log_m(members, seed):
