@@ -2,7 +2,8 @@
 
 Every file that this package leaves behind goes through :func:`write_bytes`: temporary file in the same folder,
 ``fsync``, ``os.replace``, ``fsync`` of the folder (the recipe of ``rename(2)``). A crash leaves at most a file that
-ends in :data:`TEMPORARY_SUFFIX`, which nothing reads.
+ends in :data:`TEMPORARY_SUFFIX`, which nothing reads. Caches of a file a case leave out ``fsync``: it takes most of the
+time of writing a small file, and what a machine without power loses of them is found damaged, and made again.
 """
 
 from __future__ import annotations
@@ -48,12 +49,13 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _GUARDED = re.compile(r"''*[=+\-@\t\r]")
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
+def write_bytes(path: str | os.PathLike[str], content: bytes, durable: bool = True) -> Path:
     """Write ``content`` to ``path`` atomically and durably.
 
     Args:
         path: the file; its folder is made when missing.
         content: the whole content.
+        durable: wait until the disk has it; False for a cache whose reader checks what it reads.
 
     Returns:
         The path written.
@@ -67,15 +69,17 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
     try:
         with temporary.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         # A full disk does not say whose, others name the temporary file: the user knows the one that it was to become.
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
     return path
 
 
@@ -105,11 +109,11 @@ def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterab
     return write_text(path, buffer.getvalue())
 
 
-def write_torch(path: str | os.PathLike[str], content: Any) -> Path:
+def write_torch(path: str | os.PathLike[str], content: Any, durable: bool = True) -> Path:
     """Write tensors and plain values, to be read back with ``torch.load(..., weights_only=True)``."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    return write_bytes(path, buffer.getvalue())
+    return write_bytes(path, buffer.getvalue(), durable)
 
 
 def read_torch(path: str | os.PathLike[str], map_location: str | torch.device = "cpu") -> Any:

@@ -16,6 +16,7 @@ from svgd_monai.files import (
     TEMPORARY_SUFFIX,
     read_csv,
     read_json,
+    read_torch,
     reason,
     write_bytes,
     write_csv,
@@ -41,6 +42,18 @@ def test_an_old_file_is_replaced(tmp_path):
     write_bytes(path, b"old and longer")
     write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_a_cache_does_not_wait_for_the_disk_and_is_whole_or_not_there(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    assert write_bytes(tmp_path / "cache", b"new", durable=False).read_bytes() == b"new"
+    write_torch(tmp_path / "tensors", {"a": torch.ones(2)}, durable=False)
+    assert read_torch(tmp_path / "tensors")["a"].tolist() == [1, 1]
+    assert names(tmp_path) == ["cache", "tensors"]
+    assert synced == []
+    write_bytes(tmp_path / "file", b"new")
+    assert len(synced) == 2  # the file and its folder
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace", "write"])

@@ -186,6 +186,7 @@ class AcquisitionHandler:
 
     def _rows(self, view: PoolView, scores: Tensor, queried: Sequence[str]) -> list[dict[str, Any]]:
         shared = [None] * len(view.cases) if view.information is None else view.information.tolist()
+        chosen = set(queried)
         return [
             {
                 "case": view.cases[index],
@@ -194,7 +195,7 @@ class AcquisitionHandler:
                 "score": float(scores[index]),
                 "rank": rank,
                 "labelled": bool(view.labelled[index]),
-                "queried": view.cases[index] in queried,
+                "queried": view.cases[index] in chosen,
                 "foreground_ml": self._foreground[index],
                 "disagreement": self._disagreement[index],
             }

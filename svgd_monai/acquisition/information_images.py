@@ -65,7 +65,7 @@ class DigitisedImages:
         index = digitise(load(key), self.bins, self.value_range)
         values = index.cpu().numpy().astype(_NUMPY[self._kind], copy=False).tobytes()
         with contextlib.suppress(PermissionError):  # a cache that may only be read
-            files.write_bytes(path, zlib.crc32(values).to_bytes(_CHECKSUM, "big") + values)
+            files.write_bytes(path, zlib.crc32(values).to_bytes(_CHECKSUM, "big") + values, durable=False)
         return index
 
     @property

@@ -108,7 +108,7 @@ class VolumeDataset(PersistentDataset):
                 logger.warning("%s The volume is read anew.", error)
         volume = self._pre_transform(item_transformed)
         with contextlib.suppress(PermissionError):  # a cache that may only be read
-            write_torch(file, convert_to_tensor(volume, convert_numeric=False, track_meta=False))
+            write_torch(file, convert_to_tensor(volume, convert_numeric=False, track_meta=False), durable=False)
         return volume
 
     def _preprocessed(self, item: int) -> Any:

@@ -3,8 +3,10 @@
     python tests/benchmarks/load.py --folder <scratch> --output bundles/hippocampus_mri_svgd/docs
 
 Runs the real loop, one command after the other, with one layer in place of the network (tests/faults/small.yaml): what
-is measured is everything but the network. ``load_pool.csv``: a row a command. ``load_rounds.csv``: a row a round, of
-one process, looked at from outside through ``/proc`` when the round's scores appear.
+is measured is everything but the network. ``load_pool.csv``: a row a command, for pools of 100, 1,000 and 10,000 cases;
+``load_pool.png`` shows them. ``cpu_seconds`` are those of the processor, which other work does not lengthen; ``steps``
+are, of all seconds, those of the two training steps and their validation. ``load_rounds.csv``: a row a round, of one
+process, looked at from outside through ``/proc`` when the round's scores appear. ``--only plot`` draws anew.
 """
 
 import argparse
@@ -20,12 +22,14 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from matplotlib.figure import Figure
 
 sys.path[:0] = [str(Path(__file__).parents[1])]  # tests/, for command
 
 from command import TINY, words  # noqa: E402
 
 from svgd_monai.data import make_phantom  # noqa: E402
+from svgd_monai.files import read_csv  # noqa: E402
 
 CONFIG = Path(__file__).parents[2] / "bundles/hippocampus_mri_svgd/configs/active_learning.yaml"
 SMALL = Path(__file__).parents[1] / "faults/small.yaml"
@@ -36,12 +40,15 @@ POOL_COLUMNS = (
     "cases",
     "command",
     "seconds",
+    "cpu_seconds",
     "of_which_start",
     "train",
     "evaluate",
     "acquire",
+    "steps",
     "peak_mib",
     "folder_mib",
+    "tensorboard_kib",
 )
 ROUND_COLUMNS = ("round", "seconds", "rss_mib", "open_files", "threads", "tensorboard_kib", "folder_kib")
 
@@ -98,7 +105,7 @@ def measure_pool(folder, count):
             (output / lost).unlink()
             record = output / "run.json"
             record.write_text(record.read_text().replace('"finished": true', '"finished": false'))
-        before = _stage_seconds(output)
+        before, steps = _stage_seconds(output), _step_seconds(output)
         seconds, cpu, peak = run(command(dataset, output, rounds=rounds), folder / "log")
         stages = {key: value for key, value in _stage_seconds(output).items() if before.get(key) != value}
         spent = {
@@ -106,8 +113,10 @@ def measure_pool(folder, count):
             for stage in ("train", "evaluate", "acquire")
         }
         yield {"cases": count, "command": name, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1),
-               "of_which_start": round(seconds - sum(spent.values()), 1), **spent, "peak_mib": round(peak),
-               "folder_mib": round(_size(output) / MIB, 1)}  # fmt: skip
+               "of_which_start": round(seconds - sum(spent.values()), 1), **spent,
+               "steps": round(_step_seconds(output) - steps, 1), "peak_mib": round(peak),
+               "folder_mib": round(_size(output) / MIB, 1),
+               "tensorboard_kib": round(_size(output / "tensorboard") / 1024)}  # fmt: skip
 
 
 def measure_rounds(folder, count):
@@ -146,8 +155,34 @@ def _stage_seconds(output):
     return found
 
 
+def _step_seconds(output):
+    """Seconds of the training steps and their validations, of all rounds."""
+    return sum(json.loads(path.read_text())["seconds"] for path in output.glob("round_*/training.json"))
+
+
 def _size(folder):
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def draw(rows, path):
+    """Seconds of the processor and peak memory of each command against the pool, and what growth in proportion is."""
+    commands = list(dict.fromkeys(row["command"] for row in rows))
+    figure = Figure(figsize=(9.0, 4.2), layout="constrained")
+    titles = {"cpu_seconds": "processor's seconds of the command", "peak_mib": "peak memory of the command, MiB"}
+    for axes, (column, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for colour, command in zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7"), commands, strict=False):
+            points = sorted((int(row["cases"]), float(row[column])) for row in rows if row["command"] == command)
+            axes.loglog(*zip(*points, strict=True), "o-", color=colour, label=command)
+        sizes = sorted({int(row["cases"]) for row in rows})
+        largest = max(float(row[column]) for row in rows if int(row["cases"]) == sizes[-1])
+        proportion = [largest * size / sizes[-1] for size in sizes]
+        axes.loglog(sizes, proportion, ":", color="grey", label="in proportion to the pool")
+        axes.set_ylim(bottom=min(float(row[column]) for row in rows) / 2)
+        axes.set_xlabel("cases")
+        axes.set_title(title, fontsize=10)
+        axes.grid(which="major", alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
 
 
 def write(path, columns, rows):
@@ -166,15 +201,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--folder", type=Path, required=True, help="scratch")
     parser.add_argument("--output", type=Path, required=True, help="where the tables go")
-    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--cases", type=int, nargs="+", default=[100, 1_000, 10_000])
     parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--only", choices=("pool", "rounds"))
+    parser.add_argument("--only", choices=("pool", "rounds", "plot"))
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.write(f"{platform.machine()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}\n")
-    if options.only != "rounds":
-        write(options.output / "load_pool.csv", POOL_COLUMNS, measure_pool(options.folder, options.cases))
-    if options.only != "pool":
+    if options.only in (None, "pool"):
+        rows = (row for count in options.cases for row in measure_pool(options.folder, count))
+        write(options.output / "load_pool.csv", POOL_COLUMNS, rows)
+    if options.only in (None, "pool", "plot"):
+        draw(read_csv(options.output / "load_pool.csv"), options.output / "load_pool.png")
+    if options.only in (None, "rounds"):
         write(options.output / "load_rounds.csv", ROUND_COLUMNS, measure_rounds(options.folder, options.rounds))
 
 

@@ -148,10 +148,10 @@ def test_a_damaged_cache_file_is_made_again(tmp_path, share):
 def test_a_write_of_the_cache_that_fails_leaves_no_part_of_a_file(tmp_path, monkeypatch):
     dataset = VolumeDataset(items(tmp_path), plain(), tmp_path / "cache")
 
-    def fail(_):
+    def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="No space"):
         dataset[0]
     assert list((tmp_path / "cache").iterdir()) == []

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from injection import Fault, Point, run, start
 from lab import queries
 
-#: Moments of one atomic write: half of it on disk, whole but not renamed, renamed.
+#: Moments of one atomic write: half of it on disk, whole but not renamed, renamed. A cache's has no first one.
 MOMENTS = {"torn": "sync", "unnamed": "rename", "done": "remove"}
 VOLUMES = 2  # of the cache's volumes, all of which are written alike
 ROUND_1 = Fault("kill", Point("rename", "round_001/training.pt", 2))  # round 0 complete, round 1 half trained
@@ -46,6 +46,8 @@ def killed(lab, signal):
     moments = itertools.cycle(MOMENTS)
     for path, number in writes(lab):
         moment = next(moments)
+        if Point("sync", path, number) not in lab.points and moment == "torn":
+            moment = next(moments)  # of a cache, for which nobody waits
         act = MOMENTS[moment] if not path.startswith("tensorboard") else "record"
         kind = {"SIGTERM": "term", "SIGKILL": "torn" if act == "sync" else "kill"}[signal]
         fault = Fault(kind, Point(act, path, number))
@@ -66,7 +68,8 @@ def refused(lab, row, number, every):
     for index, (path, count) in enumerate(writes(lab)):
         if path.startswith("tensorboard") or index % every:
             continue
-        act = ("open", "sync")[index // every % 2] if number == errno.ENOSPC else "open"
+        synced = number == errno.ENOSPC and Point("sync", path, count) in lab.points
+        act = ("open", "sync")[index // every % 2] if synced else "open"
         fault = Fault("refuse", Point(act, path, count), number)
         yield Trial(row, f"{lab.plain(path)} ({count}), {act}", partial(strike, lab, fault, 1))
 
