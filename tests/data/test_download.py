@@ -151,7 +151,7 @@ def test_archive_is_really_fetched_and_extracted(tmp_path, archive):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"md5": "0" * 32}, "hash"),
+        ({"md5": "0" * 32}, "0" * 32),
         ({"members": ["Other/dataset.json"]}, f"{TASK}/dataset.json"),
         ({"members": [f"{TASK}/../../escaped"]}, "escaped"),
         ({"url": "file:///nowhere/Task04_Hippocampus.tar"}, "No such file"),
