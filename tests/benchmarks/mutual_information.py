@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import peak_mib, table
 from scipy import ndimage
 from sklearn.metrics import mutual_info_score
 
 from svgd_monai.acquisition.information import binned_mutual_information, digitise
 from svgd_monai.acquisition.information_store import InformationStore
-from svgd_monai.files import write_csv
 
 GRID = (48, 64, 48)
 BINS = 64
@@ -112,12 +112,6 @@ def prepare(folder: Path, count: int) -> None:
             np.save(path, image(number, GRID).numpy())
 
 
-def peak_mib() -> float:
-    """Greatest resident memory of this process so far; on Linux only."""
-    status = Path("/proc/self/status").read_text(encoding="ascii").split()
-    return int(status[status.index("VmHWM:") + 1]) / 1024
-
-
 def pool(folder: Path, cases: int, labelled: int, result: Path) -> None:
     """One line, in a process of its own: the first round, one with a newly labelled case, and one with nothing new."""
     torch.set_num_threads(1)
@@ -143,11 +137,6 @@ def pool(folder: Path, cases: int, labelled: int, result: Path) -> None:
         "memory_mib": round(peak_mib() - before),
     }  # fmt: skip
     result.write_text(json.dumps(line), encoding="utf-8")
-
-
-def table(path: Path, rows: list[dict[str, object]]) -> None:
-    sys.stdout.write(write_csv(path, list(rows[0]), rows).read_text(encoding="utf-8") + "\n")
-    sys.stdout.flush()
 
 
 def main() -> None:

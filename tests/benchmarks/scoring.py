@@ -10,12 +10,12 @@ over volumes of 64 x 64 x 64 that are made as they are read.
 import argparse
 import json
 import multiprocessing
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from measuring import peak_mib, table
 from monai.data import DataLoader, Dataset
 from monai.engines import EnsembleEvaluator
 from monai.inferers import SimpleInferer
@@ -24,7 +24,7 @@ from monai.networks.nets import BasicUNet
 from svgd_monai import Particles
 from svgd_monai.acquisition import AcquisitionHandler
 from svgd_monai.committee import CommitteeEvaluator
-from svgd_monai.files import read_csv, write_csv
+from svgd_monai.files import read_csv
 
 FEATURES = (8, 8, 16, 32, 64, 8)
 SMALL, LARGE = (24, 32, 24), (64, 64, 64)
@@ -99,12 +99,6 @@ def speed(members: int, cases: int, times: int) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
-def peak_mib() -> float:
-    """Greatest resident memory of this process so far; on Linux only."""
-    status = Path("/proc/self/status").read_text(encoding="ascii").split()
-    return int(status[status.index("VmHWM:") + 1]) / 1024
-
-
 def memory(members: int, cases: int, result: Path) -> None:
     """One line, in a process of its own: what the scoring adds to what the libraries hold."""
     torch.set_num_threads(1)
@@ -114,11 +108,6 @@ def memory(members: int, cases: int, result: Path) -> None:
         score(particles, Volumes(cases, LARGE), 1, folder)
     line = {"members": members, "pool": cases, "memory_mib": round(peak_mib() - before)}
     result.write_text(json.dumps(line), encoding="utf-8")
-
-
-def table(path: Path, rows: list[dict[str, object]]) -> None:
-    sys.stdout.write(write_csv(path, list(rows[0]), rows).read_text(encoding="utf-8") + "\n")
-    sys.stdout.flush()
 
 
 def main() -> None:
