@@ -100,9 +100,9 @@ def stein_kernel(
     present = torch.ones_like(particles[:, 0], dtype=torch.bool) if healthy is None else healthy
     both = (present[:, None] & present[None, :]).double()
     squared, products = (matrix * both for matrix in _distances_and_products(particles, healthy))
-    h = _bandwidth(squared, products.diagonal(), present)
-    if bandwidth is not None:
-        h = torch.as_tensor(bandwidth, dtype=torch.float64, device=particles.device)
+    if bandwidth is None:
+        bandwidth = _bandwidth(squared, products.diagonal(), present)
+    h = torch.as_tensor(bandwidth, dtype=torch.float64, device=particles.device)
     return SteinKernel(torch.exp(-squared / h) * both, h, squared, products)
 
 
