@@ -1,4 +1,4 @@
-"""oneDNN for every convolution of a prediction on a CPU."""
+"""The faster of a CPU's ways to a 3D convolution."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 AXES = 3  # of a volume
+NARROW = 16  # output channels up to which weights are laid out channels last, see docs/speed.md
 
 
-def onednn_convolutions(device: torch.device) -> AbstractContextManager[Any]:
-    """A context in which 3D convolutions on a CPU are oneDNN's, whatever their size.
+def cpu_convolutions(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which 3D convolutions on a CPU are oneDNN's, whatever the batch, and narrow ones channels last.
 
     By itself torch takes its own ``slow_conv3d`` where a batch holds one item with few channels times voxels, as most
-    batches of a prediction do; ``tests/benchmarks/scoring.py`` measures what that costs. The sums are the same up to
-    their order. On other devices, and where torch has no oneDNN or it is switched off, nothing changes.
+    batches of a prediction do (``tests/benchmarks/scoring.py`` measures what that costs), and it keeps weights in an
+    order in which few output channels are slow (``tests/benchmarks/step.py layouts``). The backward pass of a batch of
+    one stays torch's choice. The sums are the same up to their order. On other devices, and where torch has no oneDNN
+    or it is switched off, nothing changes.
     """
     if device.type != "cpu" or not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return nullcontext()
-    return _OneDNNConvolutions()
+    return _CpuConvolutions()
 
 
-class _OneDNNConvolutions(TorchFunctionMode):
+class _CpuConvolutions(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -44,8 +47,11 @@ def _convolution(
     """``torch.conv3d``."""
     plain = type(input) is Tensor and type(weight) in (Tensor, nn.Parameter) and input.ndim == AXES + 2
     single = input.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not (plain and single and input.numel()) or isinstance(padding, str):
+    pointwise = weight.shape[2:].numel() == 1  # a matrix product, which torch does well
+    if not (plain and single and input.numel()) or pointwise or isinstance(padding, str):
         return torch.conv3d(input, weight, bias, stride, padding, dilation, groups)
+    if input.shape[1] > 1 and len(weight) <= NARROW:
+        weight = weight.contiguous(memory_format=torch.channels_last_3d)
     return torch.mkldnn_convolution(input, weight, bias, _triple(padding), _triple(stride), _triple(dilation), groups)
 
 

@@ -11,7 +11,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
-from svgd_monai.committee.convolution import onednn_convolutions
+from svgd_monai.committee.convolution import cpu_convolutions
 from svgd_monai.statistics import STATISTICS, VOTES, mean_probability, split_votes, summarise
 
 
@@ -41,7 +41,7 @@ class CommitteeStatistics(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, ...) -> (B, C + 2, ...), or (B, 2 C + 2, ...) with votes."""
-        with onednn_convolutions(x.device):
+        with cpu_convolutions(x.device):
             return summarise(self._probabilities(x), self.votes)
 
     def _probabilities(self, x: Tensor) -> Iterator[Tensor]:

@@ -17,6 +17,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 from torch.optim import Optimizer
 
+from svgd_monai.committee.convolution import cpu_convolutions
 from svgd_monai.committee.guard import ParticleGuard
 from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.posterior import Balance, PosteriorStep
@@ -167,7 +168,10 @@ class CommitteeTrainer(SupervisedTrainer):
         losses, mean = torch.zeros(count, device=inputs.device), None
         for index, items, weight in shares(count, len(inputs) // (count if self.own_batches else 1), rank, ranks):
             seen, wanted = (t.chunk(count)[index][items] if self.own_batches else t[items] for t in (inputs, targets))
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bfloat16):
+            with (
+                cpu_convolutions(inputs.device),
+                torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bfloat16),
+            ):
                 logits = self.inferer(seen, partial(network.member, index))
             loss = weight * self.loss_function(logits, wanted).mean()
             loss.backward()
