@@ -18,10 +18,10 @@ def cpu_convolutions(device: torch.device) -> AbstractContextManager[Any]:
     """A context in which 3D convolutions on a CPU are oneDNN's, whatever the batch, and narrow ones channels last.
 
     By itself torch takes its own ``slow_conv3d`` where a batch holds one item with few channels times voxels, as most
-    batches of a prediction do (``tests/benchmarks/scoring.py`` measures what that costs), and it keeps weights in an
-    order in which few output channels are slow (``tests/benchmarks/step.py layouts``). The backward pass of a batch of
-    one stays torch's choice. The sums are the same up to their order. On other devices, and where torch has no oneDNN
-    or it is switched off, nothing changes.
+    batches of a prediction do, and an order of weights in which few output channels are slow;
+    ``tests/benchmarks/convolutions.py`` measures what both cost. The backward pass of a batch of one stays torch's
+    choice. The sums are the same up to their order. On other devices, and where torch has no oneDNN or it is switched
+    off, nothing changes.
     """
     if device.type != "cpu" or not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return nullcontext()

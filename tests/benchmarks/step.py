@@ -43,6 +43,7 @@ from workloads import (
 )
 
 from svgd_monai.committee import PosteriorStep, finite_particles, stein_kernel
+from svgd_monai.committee.convolution import cpu_convolutions
 from svgd_monai.committee.svgd import COLUMN_BLOCK, DEVICE_COLUMN_BLOCK
 
 
@@ -87,7 +88,9 @@ def parts(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
     )
 
     def member() -> None:
-        LOSS(ours.particles.member(0, ours.batch["image"]), ours.batch["label"]).backward()
+        with cpu_convolutions(clock.device):
+            logits = ours.particles.member(0, ours.batch["image"])
+        LOSS(logits, ours.batch["label"]).backward()
 
     one = clock.compare({"member": member}, max(1, repeats // 3))["member"]  # nearly all of the time
     unit = streams.bytes / streams.rate(updates)
@@ -144,7 +147,7 @@ def looped(size: Size, device: torch.device, channels_last: bool = False, amp: b
     def run() -> None:
         ours.particles.zero_grad()
         for member in range(size.members):
-            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+            with cpu_convolutions(device), torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 logits = ours.particles.member(member, image)
             LOSS(logits, label).backward()
 
