@@ -89,7 +89,7 @@ class CommitteeKeeper:
         self.best: Tensor | None = None
         self.best_metric = -math.inf
         self.best_step = 0
-        self.validations: list[dict[str, float | int | None]] = []
+        self.validations: list[dict[str, Any]] = []
         self.seconds = 0.0
         self._since = 0.0
 
@@ -113,7 +113,7 @@ class CommitteeKeeper:
         """Note the validation, keep the committee if it is the best so far, and write the progress."""
         value = self._validation()
         step = engine.state.iteration
-        self.validations.append({"step": step, self.metric: value})
+        self.validations.append({"step": step, self.metric: value, "balance": _balance(engine)})
         # Without any number so far the newest counts; a NaN never displaces a number.
         better = math.isinf(self.best_metric) if value is None else value > self.best_metric
         if self.checkpoint == "last" or better:
@@ -210,3 +210,12 @@ class CommitteeKeeper:
 
         # Not before: a data loader draws from the stream when it starts, and here it starts once more.
         engine.add_event_handler(Events.ITERATION_STARTED(once=iteration + 1), continue_stream)
+
+
+def _balance(engine: Engine) -> dict[str, float | None] | None:
+    """The numbers of the last step's :class:`~svgd_monai.committee.posterior.Balance`; None without such a step."""
+    balance = getattr(engine.state, "balance", None)
+    if balance is None:
+        return None
+    values = {name: float(value) for name, value in balance._asdict().items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

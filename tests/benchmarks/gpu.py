@@ -5,7 +5,8 @@
 
 Tables and plots as those of ``step.py``; on top ``profile.txt`` (torch.profiler of one step), ``summary.csv``: the
 device, what its memory moves, the time of a step in float32 and bfloat16, how often the host waits for the device in a
-step, and the time of the paper's protocol (41 committees of 1500 steps) at that speed, training alone.
+step, and the time of the paper's protocol (41 committees of 1500 steps) at that speed, training alone; and
+``batches.csv``, see ``batches.py``.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from batches import batches
 from step import all_parts, growth, looped, peers, scaled, variants
 from torch.profiler import ProfilerActivity, profile
 from workloads import LOSS, PAPER, SMALL, TINY, Clock, Ours, Size, Streams, median, table
@@ -139,6 +141,7 @@ def main() -> None:
     sizes = {"tiny": TINY} if options.tiny else {"paper": PAPER, "small": SMALL}
     largest = next(iter(sizes.values()))
     summary(clock, largest, options.repeats, options.output)
+    batches(clock, sizes, options.repeats, options.output)
     all_parts(clock, sizes, options.repeats, options.output)
     more = {name: ways(size, device) if device.type == "cuda" else {} for name, size in sizes.items()}
     variants(clock, sizes, options.repeats, options.output, more)

@@ -95,10 +95,13 @@ def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, **options):
         decollate=False,
         train_handlers=[] if validator is None else [validator],
     )
-    trace = []
-    trainer.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda e: trace.append((e.state.iteration, particles.values.detach().clone()))
-    )
+    trace, balances = [], {}
+
+    def watch(engine):
+        trace.append((engine.state.iteration, particles.values.detach().clone()))
+        balances[engine.state.iteration] = {name: float(v) for name, v in engine.state.balance._asdict().items()}
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, watch)
     keeper.attach(trainer)
 
     def die(_):
@@ -111,6 +114,7 @@ def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, **options):
             trainer.run()
     else:
         trainer.run()
+    particles.balances = balances
     return particles, trace
 
 
@@ -176,7 +180,10 @@ def test_the_best_committee_is_kept(tmp_path):
     assert record(tmp_path) == {
         "step": 6,
         "val_dice": 0.6,
-        "validations": [{"step": step, "val_dice": value} for step, value in zip([3, 6, 9, 10], METRICS, strict=True)],
+        "validations": [
+            {"step": step, "val_dice": value, "balance": particles.balances[step]}
+            for step, value in zip([3, 6, 9, 10], METRICS, strict=True)
+        ],
         "replaced_particles": 0,
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["committee.pt", "training.json"]

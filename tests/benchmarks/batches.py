@@ -1,0 +1,89 @@
+"""What a training step waits for its batch: volumes in the host's memory and copied, or kept on the device.
+
+    python tests/benchmarks/batches.py --output <folder> [--device cuda:0]
+
+The bundles keep preprocessed volumes in the host's memory and draw crops and augmentations there. On a GPU, where the
+volumes fit, all of it could happen on the device; this says what that would save, beside the step it would be saved of.
+Seconds of one batch until it lies on the device, in turn; medians. On a CPU the host is the device.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import DataLoader
+from monai.transforms import Compose
+from workloads import CLASSES, PAPER, SMALL, TINY, Clock, Ours, Size, median, table
+
+from svgd_monai.data import StepSampler, VolumeDataset, training_crop, training_preprocessing
+
+CASES = 16
+
+
+def loader(size: Size, augment: str, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Endless batches of windows from volumes that lie on ``device``, a little larger than their windows."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, *(side + 4 for side in size.sides))
+    items = []
+    for _ in range(CASES):
+        label = torch.randint(0, CLASSES, shape, generator=generator, dtype=torch.uint8)
+        image = label + 0.5 * torch.randn(shape, generator=generator)
+        items.append({"image": image.to(device), "label": label.to(device)})
+    transform = training_preprocessing(Compose([]), training_crop(size.sides), augment)
+    dataset = VolumeDataset(items, transform, cache_dir=None)
+    return iter(DataLoader(dataset, batch_sampler=StepSampler(CASES, size.batch, steps=1_000_000)))
+
+
+def fetch(batches: Iterator[dict[str, Any]], device: torch.device) -> None:
+    for value in next(batches).values():
+        value.to(device)
+
+
+def batches(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path) -> None:
+    """One row for each size, augmentation and place of the volumes."""
+    rows = []
+    places = {"host": torch.device("cpu")} | ({} if clock.device.type == "cpu" else {"device": clock.device})
+    for name, size in sizes.items():
+        ways: dict[str, Callable[[], object]] = {
+            f"{augment}, {place}": partial(fetch, loader(size, augment, where), clock.device)
+            for augment in ("none", "light")
+            for place, where in places.items()
+        }
+        items = 1 if clock.device.type == "cpu" and size == PAPER else size.batch  # that step takes minutes there
+        step = Ours(size._replace(batch=items), clock.device)
+        seconds = median(clock.compare({"step": step}, 1 if clock.device.type == "cpu" else repeats)["step"])
+        seconds *= size.batch / items
+        for way, values in clock.compare(ways, repeats).items():
+            augment, place = way.split(", ")
+            batch = median(values)
+            rows.append(
+                {
+                    "size": name,
+                    "augmentation": augment,
+                    "volumes": place,
+                    "seconds": batch,
+                    "of_a_step": batch / seconds,
+                }
+            )
+    columns = ("size", "augmentation", "volumes", "seconds", "of_a_step")
+    table("A batch until it lies on the device", columns, rows, output / "batches.csv")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="where the table goes")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--tiny", action="store_true", help="sizes of no meaning, to try the program")
+    options = parser.parse_args()
+    if options.device == "cpu":
+        torch.set_num_threads(1)
+    sizes = {"tiny": TINY} if options.tiny else {"paper": PAPER, "small": SMALL}
+    batches(Clock(torch.device(options.device)), sizes, options.repeats, options.output)
+
+
+if __name__ == "__main__":
+    main()
