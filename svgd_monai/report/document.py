@@ -153,6 +153,20 @@ def _quality(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     yield pictures.get("calibration.png")
 
 
+def _balance(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
+    rows = [row for row in ordered(evidence, tables.balance(evidence)) if row["trainings"]]
+    if rows:
+        keys = {"repulsion": 4, "prior": 3, "distance": 2, "kernel": 3}
+        yield Table(
+            "Norms of the repulsion and of the prior's term in the direction, in units of the drive by the likelihood; "
+            "mean distance of two particles and kernel value between them; in the last validated step, median of a "
+            "run's trainings, mean ± standard deviation over n seeds. File: balance.csv.",
+            ["method", "n", "trainings", "repulsion / drive", "prior / drive", "distance", "kernel"],
+            [[r["method"], str(r["seeds"]), str(r["trainings"]), *(mean_sd(r, k, d) for k, d in keys.items())]
+             for r in rows],
+        )  # fmt: skip
+
+
 def _queries(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     rows = [row for row in ordered(evidence, tables.queries(evidence)) if row["queries"]]
     if not rows:
@@ -218,6 +232,7 @@ _SECTIONS: dict[str, Callable[[Evidence, Pictures], Iterator[Block | None]]] = {
     "Differences between methods": _differences,
     "Labels to reach the full-data Dice": _reach,
     "Calibration and uncertainty": _quality,
+    "What moved the committees": _balance,
     "What was queried": _queries,
     "Compute used": _compute,
     "How the methods differ": _settings,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from svgd_monai.report.analysis import Analysis, analyse
+from svgd_monai.report.balance import Balances, run_balances
 from svgd_monai.report.consistency import notes as consistency_notes
 from svgd_monai.report.quality import Quality, run_quality
 from svgd_monai.report.queries import Queries, data_set, read_facts, run_queries
@@ -23,12 +24,14 @@ class Evidence:
     Attributes:
         analysis: of the curves.
         quality: of each method's runs, in the order of their seeds.
+        balances: likewise.
         queries: likewise, of the methods that query.
         notes: sentences on all that was left out or stands in the way of a clean comparison.
     """
 
     analysis: Analysis
     quality: Mapping[str, list[Quality]]
+    balances: Mapping[str, list[Balances]]
     queries: Mapping[str, list[Queries]]
     notes: list[str]
 
@@ -49,12 +52,14 @@ def gather(folder: str | os.PathLike[str]) -> Evidence:
     damaged: list[str] = []
     facts = read_facts(study.runs, damaged)
     quality = {name: [run_quality(run, damaged) for run in runs] for name, runs in study.methods.items()}
+    balances = {name: [run_balances(run, damaged) for run in runs] for name, runs in study.methods.items()}
     queries = {
         name: [run_queries(run, facts.get(data_set(run), {}), damaged) for run in runs]
         for name, runs in study.queried.items()
     }
     absent = [*_absent("cases.csv", quality), *_absent("scores.csv", queries)]
-    return Evidence(analysis, quality, queries, [*study.notes, *damaged, *consistency_notes(analysis), *absent])
+    notes = [*study.notes, *damaged, *consistency_notes(analysis), *absent]
+    return Evidence(analysis, quality, balances, queries, notes)
 
 
 def _absent(file: str, measured: Mapping[str, list[Quality]] | Mapping[str, list[Queries]]) -> list[str]:

@@ -61,6 +61,13 @@ class Run:
         dice = self.table["test_dice"]
         return float(dice[np.isfinite(dice)][-1])
 
+    @property
+    def class_names(self) -> dict[str, str]:
+        """Names of the classes by their value, as ``run.json`` has them."""
+        dataset = self.record.get("dataset")
+        classes = dataset.get("classes") if isinstance(dataset, dict) else None
+        return {str(value): str(name) for value, name in classes.items()} if isinstance(classes, dict) else {}
+
     def cases(self, role: str) -> list[str]:
         """Case ids of a role of the run's split; empty where ``run.json`` does not say."""
         return split_cases(self.record, role)

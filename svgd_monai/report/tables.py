@@ -141,6 +141,17 @@ def quality(evidence: Evidence) -> list[Row]:
     return rows
 
 
+def balance(evidence: Evidence) -> list[Row]:
+    """What moved the committees in the last validated step of their trainings, in the median over a run's rounds."""
+    rows = []
+    for name, each in evidence.balances.items():
+        row: Row = {"method": name, "seeds": len(each), "trainings": sum(b.trainings for b in each)}
+        for what in ("repulsion", "prior", "distance", "kernel"):
+            row |= _spread(what, [b.median(what) for b in each])
+        rows.append(row)
+    return rows
+
+
 def queries(evidence: Evidence) -> list[Row]:
     """How many queries went to cases that were labelled already, and what the others rank in their pool."""
     rows = []
@@ -158,7 +169,7 @@ def contents(evidence: Evidence) -> list[Row]:
     """True class volumes and intensity groups of the newly queried cases and of the whole pool, where known."""
     rows = []
     for name, made in evidence.queries.items():
-        classes = class_names(evidence.study.methods[name][0])
+        classes = evidence.study.methods[name][0].class_names
         for what, of in (("volume_ml", "volume_ml"), ("intensity", "groups")):
             known = [getattr(q, of) for q in made if getattr(q, of)]
             for key in dict.fromkeys(key for each in known for key in each):
@@ -210,19 +221,13 @@ FILES: dict[str, tuple[Sequence[str], Callable[[Evidence], Any]]] = {
     "curves.csv": (("method", "unique_labels"), curves),
     "rounds.csv": (("method", "round"), rounds),
     "calibration.csv": (("method", "seeds"), quality),
+    "balance.csv": (("method", "seeds"), balance),
     "queries.csv": (("method", "seeds"), queries),
     "queried_cases.csv": (("method", "seeds"), contents),
     "compute.csv": (("method", "seeds"), compute),
     "runs.csv": (("method", "seed"), runs),
     "settings.csv": (("key", "method"), settings),
 }
-
-
-def class_names(run: Run) -> dict[str, str]:
-    """Names of the classes by their value, as ``run.json`` has them."""
-    dataset = run.record.get("dataset")
-    classes = dataset.get("classes") if isinstance(dataset, dict) else None
-    return {str(value): str(name) for value, name in classes.items()} if isinstance(classes, dict) else {}
 
 
 def seconds(run: Run, column: str) -> float:

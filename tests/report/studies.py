@@ -70,10 +70,20 @@ def write_round(folder, number, rng, count=3, labelled=5, redraws=0, taste=0.0, 
         for rank, i in enumerate(np.argsort(-score), start=1)
     ]  # fmt: skip
     write_csv(folder / f"round_{number:03d}/scores.csv", COLUMNS, rows)
+    write_json(folder / f"round_{number:03d}/training.json", training_record(rng))
     columns = ["case", "role", "uncertainty", "dice", "dice_grid"]
     columns += [f"bin_{b}_{what}" for b in range(BINS) for what in ("voxels", "confidence", "correct")]
     write_csv(folder / f"round_{number:03d}/cases.csv", columns, [case_row(c, r, rng, accuracy) for r in
               ("validation", "test") for c in SPLIT[r]])  # fmt: skip
+
+
+def training_record(rng):
+    """What a training leaves, as far as reports look."""
+    balances = [
+        dict(zip(("drive", "prior", "repulsion", "distance", "kernel", "norm"), rng.uniform(0.5, 2, 6), strict=True))
+        for _ in range(3)
+    ]
+    return {"step": 100, "validations": [{"step": 50 * i, "balance": b} for i, b in enumerate(balances, start=1)]}
 
 
 def case_row(case, role, rng, accuracy):

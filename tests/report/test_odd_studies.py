@@ -77,6 +77,11 @@ ODD = {
         file("ours_0/round_000/cases.csv", CASES),
         "ours_0: cases.csv of round 0 is damaged and not used",
     ),
+    "damaged training": (file("ours_0/round_000/training.json", "[]"), "ours_0: training.json of round 0 is damaged"),
+    "odd training": (
+        file("ours_0/round_000/training.json", '{"validations": ["x"]}'),
+        "ours_0: training.json of round 0 is damaged",
+    ),
     "damaged scores": (file("ours_0/round_000/scores.csv", SCORES), "ours_0: scores.csv of round 0 is damaged"),
     "damaged cache": (
         file("ours_0/cache/case_checks.json", '{"cases": 3}'),

@@ -91,6 +91,16 @@ def test_calibration_is_that_of_the_runs_own_metrics(study):
     assert float(row["ece_final_mean"]) == pytest.approx(np.mean(own), abs=1e-9)
 
 
+def test_what_moved_the_committees_is_what_their_trainings_noted(study):
+    last = []
+    for seed in SEEDS:
+        paths = sorted((study / f"random/seed_{seed}").glob("round_*/training.json"))
+        balances = [json.loads(path.read_text())["validations"][-1]["balance"] for path in paths]
+        last.append(np.median([b["repulsion"] / b["drive"] for b in balances]))
+    (row,) = [row for row in rows(study / "report/balance.csv") if row["method"] == "svgd/random"]
+    assert float(row["repulsion_mean"]) == pytest.approx(np.mean(last)) != 0
+
+
 def test_compute_is_that_of_the_learning_curves(study):
     tables = [rows(study / f"random/seed_{seed}/learning_curve.csv") for seed in SEEDS]
     spent = math.fsum(float(row[c]) for table in tables for row in table for c in ("seconds_train", "seconds_score"))

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import itertools
+import json
 import math
 import re
 import shutil
@@ -156,6 +157,26 @@ def test_penalties_are_between_none_and_all_of_the_budgets(big):
     assert all(0 <= value <= 1 for value in table.values())
     assert max(table.values()) > 0
     assert all(table[a, b] + table[b, a] <= 1 for a, b in table)
+
+
+def test_what_moved_the_committees_is_that_of_the_last_validated_steps(big):
+    found = {row["method"]: row for row in rows(big, "balance.csv")}
+    values = {"repulsion": [], "prior": [], "distance": [], "kernel": []}
+    for seed in range(5):
+        own = []
+        for number in range(7):
+            record = json.loads((big / f"bald/seed_{seed}/round_{number:03d}/training.json").read_text())
+            own.append(record["validations"][-1]["balance"])
+        values["repulsion"].append(np.median([b["repulsion"] / b["drive"] for b in own]))
+        values["prior"].append(np.median([b["prior"] / b["drive"] for b in own]))
+        values["distance"].append(np.median([b["distance"] for b in own]))
+        values["kernel"].append(np.median([b["kernel"] for b in own]))
+    row = found["svgd/bald"]
+    assert (row["seeds"], row["trainings"]) == ("5", "35")
+    for what, each in values.items():
+        assert float(row[f"{what}_mean"]) == pytest.approx(np.mean(each))
+        assert float(row[f"{what}_sd"]) == pytest.approx(np.std(each, ddof=1))
+    assert "What moved the committees" in (big / "report/report.md").read_text()
 
 
 def test_calibration_is_that_of_the_voxels_of_all_test_cases(big):
