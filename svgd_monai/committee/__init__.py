@@ -9,6 +9,7 @@ from svgd_monai.committee.loss import LogDiceLoss
 from svgd_monai.committee.mean import CommitteeMean, committee_mean
 from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.posterior import Balance, PosteriorStep
+from svgd_monai.committee.schedule import LearningRateSchedule
 from svgd_monai.committee.svgd import SteinKernel, median_bandwidth, stein_kernel, svgd_direction
 from svgd_monai.committee.trainer import CommitteeTrainer
 
@@ -21,6 +22,7 @@ __all__ = [
     "CommitteeStatistics",
     "CommitteeTracker",
     "CommitteeTrainer",
+    "LearningRateSchedule",
     "LogDiceLoss",
     "ParticleGuard",
     "Particles",

@@ -33,7 +33,7 @@ MAY_CHANGE = frozenset(
 #: What a run of a version without a key worked by, for each key that has joined the package since: a run may go on
 #: under a later version as long as the key says the same. A key whose value here would be null needs no line.
 LATER_KEYS: Mapping[str, Any] = MappingProxyType(
-    {"member_batches": "shared", "redraws": "score", "shuffle_scores": False}
+    {"learning_rate_schedule": "constant", "member_batches": "shared", "redraws": "score", "shuffle_scores": False}
 )
 _PACKAGES = ("svgd_monai", "torch", "monai", "numpy", "nibabel", "pytorch-ignite")
 

@@ -14,6 +14,7 @@ from svgd_monai.acquisition.strategies import REDRAWS
 from svgd_monai.committee.guard import ON_BAD_PARTICLE
 from svgd_monai.committee.keeper import CHECKPOINTS
 from svgd_monai.committee.posterior import COMMITTEES
+from svgd_monai.committee.schedule import SCHEDULES
 from svgd_monai.committee.trainer import MEMBER_BATCHES
 from svgd_monai.data.bad_cases import ON_BAD_CASE
 from svgd_monai.errors import SettingsError
@@ -115,6 +116,7 @@ KEYS: dict[str, Key] = {
     "split_file": Key("str", null=True),
     "batch_size": Key("int", low=1),
     "learning_rate": Key("float", above=0),
+    "learning_rate_schedule": Key("str", choices=tuple(SCHEDULES)),
     "likelihood_scale": Key("float", above=0),
     "prior_std": Key("float", null=True, above=0, words={"flat": None}),
     "repulsion": Key("float", low=0),
