@@ -63,6 +63,7 @@ def test_the_papers_study_has_the_papers_keys_and_another_clip_in_its_robust_met
     (study,) = asked
     method, robust = of(study, "entropy_mi"), of(study, "entropy_mi_robust")
     sizes = {"num_particles": 5, "rounds": 40, "steps_per_round": 1500, "pad_to": [64, 64, 64], "prior_std": "flat"}
+    sizes |= {"batch_size": 8, "learning_rate": 0.001, "learning_rate_schedule": "constant"}
     for keys in (method, robust):
         assert {key: keys[key] for key in sizes} == {**sizes, "prior_std": keys["prior_std"]}
         assert keys["prior_std"] in (None, "flat")
