@@ -84,6 +84,13 @@ def test_a_variant_changes_one_thing(bundle, asked, tmp_path):
         assert len(differ) <= (2 if cell.method == "a weak prior" else 1), cell.name
 
 
+def test_the_tuning_at_1_mm_takes_batch_and_steps_from_the_command(bundle, asked, tmp_path):
+    command(bundle, OVERLAYS["tuning at 1 mm"], output_dir=tmp_path, batch_size=8, steps_per_round=500)
+    (study,) = asked
+    start = of(study, "start")
+    assert (start["batch_size"], start["steps_per_round"], start["spacing"]) == (8, 500, [1.0, 1.0, 1.0])
+
+
 @pytest.mark.long  # a minute or two
 @pytest.mark.parametrize(("name", "only"), [("paper", "entropy_mi_robust,full"), ("1 mm", "random")])
 def test_the_studies_for_a_gpu_run(bundle, tmp_path, name, only):
