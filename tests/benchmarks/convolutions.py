@@ -99,7 +99,7 @@ def main() -> None:
     table("Channels last, batch of 4, training", ("channels", "volume", "ratio"), rows, options.output / "layouts.csv")
     rows = []
     for name, make in NETWORKS.items():
-        for items in (1,) if options.tiny else (1, 4):
+        for items in (1,) if options.tiny else (1, 2, 4):
             found = compare(clock, make(), torch.randn(items, 1, 24, 32, 24), options.repeats)
             rows.append({"network": name, "batch": items, **found})
     table("Networks, 24 x 32 x 24 voxels", tuple(rows[0]), rows, options.output / "convolutions.csv")
