@@ -16,12 +16,15 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 from batches import batches
 from step import all_parts, growth, looped, peers, scaled, variants
 from torch.profiler import ProfilerActivity, profile
 from workloads import LOSS, PAPER, SMALL, TINY, Clock, Ours, Size, Streams, median, table
+
+from svgd_monai.acquisition.information import binned_mutual_information, digitise
 
 ROUNDS, STEPS = 41, 1500
 
@@ -45,9 +48,36 @@ def streamed(size: Size, device: torch.device, amp: bool = False) -> Callable[[]
     return run
 
 
-def graphed(size: Size, device: torch.device, amp: bool = False) -> Callable[[], object]:
+def weights_last(size: Size, device: torch.device) -> Callable[[], object]:
+    """The members' loop in bfloat16 with image and weights in channels_last_3d: convolutions need no other order."""
+    run, convolution = looped(size, device, channels_last=True, amp=True), torch.conv3d
+
+    def laid_out(input: torch.Tensor, weight: torch.Tensor, *rest: object) -> torch.Tensor:
+        return convolution(input, weight.contiguous(memory_format=torch.channels_last_3d), *rest)
+
+    def patched() -> None:
+        with mock.patch.object(torch.nn.functional, "conv3d", laid_out):
+            run()
+
+    return patched
+
+
+def searched(size: Size, device: torch.device) -> Callable[[], object]:
+    """The members' loop in bfloat16 with the convolutions that cuDNN has found fastest in a trial (cudnn.benchmark)."""
+    run = looped(size, device, amp=True)
+
+    def switched() -> None:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+            run()
+
+    return switched
+
+
+def graphed(
+    size: Size, device: torch.device, amp: bool = False, run: Callable[[], object] | None = None
+) -> Callable[[], object]:
     """The members' loop as one CUDA graph: no launches by the host."""
-    run = looped(size, device, amp=amp)
+    run = run or looped(size, device, amp=amp)
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
@@ -57,7 +87,11 @@ def graphed(size: Size, device: torch.device, amp: bool = False) -> Callable[[],
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
-    return graph.replay
+
+    def replay(held: Callable[[], object] = run) -> None:  # what the graph reads must outlive it
+        graph.replay()
+
+    return replay
 
 
 def ways(size: Size, device: torch.device) -> dict[str, Callable[[], Callable[[], object]]]:
@@ -67,6 +101,9 @@ def ways(size: Size, device: torch.device) -> dict[str, Callable[[], Callable[[]
         "loop, CUDA graph": partial(graphed, size, device),
         "loop, CUDA graph, bfloat16": partial(graphed, size, device, amp=True),
         "loop, channels_last_3d, bfloat16": partial(looped, size, device, channels_last=True, amp=True),
+        "loop, weights and image channels_last_3d, bfloat16": partial(weights_last, size, device),
+        "loop, cudnn.benchmark, bfloat16": partial(searched, size, device),
+        "loop, CUDA graph, cudnn.benchmark, bfloat16": lambda: graphed(size, device, run=searched(size, device)),
     }
 
 
@@ -123,6 +160,26 @@ def summary(clock: Clock, size: Size, repeats: int, output: Path) -> None:
     table(f"The trainer's step, {size.members} particles, and the protocol", columns, rows, output / "summary.csv")
 
 
+def information(clock: Clock, repeats: int, output: Path) -> None:
+    """Mutual information of one image with 64: seconds a pair, beside reading the other image's bins once."""
+    device, rows = clock.device, []
+    streams = Streams(5, 5_749_443, device)
+    rate = streams.rate(clock.compare(streams.functions(), repeats))
+    for grid in ((24, 32, 24), (48, 64, 48), (64, 64, 64)):
+        images = torch.rand(65, *grid, generator=torch.Generator().manual_seed(0)).to(device)
+        row, *columns = (digitise(image, 64) for image in images)
+        run = partial(binned_mutual_information, row, columns, 64)
+        pair = median(clock.compare({"pairs": run}, repeats)["pairs"]) / len(columns)
+        floor = row.numel() * row.element_size() / rate
+        rows.append(
+            {
+                "grid": " x ".join(map(str, grid)), "seconds_a_pair": pair, "floor": floor, "ratio": pair / floor,
+                "waits": waits(run, device),
+            }
+        )  # fmt: skip
+    table("Mutual information", ("grid", "seconds_a_pair", "floor", "ratio", "waits"), rows, output / "information.csv")
+
+
 def _peak(device: torch.device) -> float:
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else float("nan")
 
@@ -141,10 +198,12 @@ def main() -> None:
     sizes = {"tiny": TINY} if options.tiny else {"paper": PAPER, "small": SMALL}
     largest = next(iter(sizes.values()))
     summary(clock, largest, options.repeats, options.output)
+    information(clock, options.repeats, options.output)
     batches(clock, sizes, options.repeats, options.output)
     all_parts(clock, sizes, options.repeats, options.output)
     more = {name: ways(size, device) if device.type == "cuda" else {} for name, size in sizes.items()}
-    variants(clock, sizes, options.repeats, options.output, more)
+    for name, size in sizes.items():
+        variants(clock, {name: size}, options.repeats, options.output / name, {name: more[name]})
     lengths = {"D = 1000": 1000} if options.tiny else {"D = 0.36 million": 360_000, "D = 5.7 million": 5_749_443}
     peers(clock, sizes, lengths, options.repeats, options.output)
     base = TINY if options.tiny else Size(5, scaled(8), (32, 32, 32), 8)

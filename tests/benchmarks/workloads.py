@@ -64,6 +64,7 @@ class Ours:
             self.trainer.run()
 
     def __call__(self) -> None:
+        self.trainer.state.batch = self.batch  # as the engine does; the last step has taken it apart, item by item
         self.trainer._iteration(self.trainer, self.batch)
 
 
