@@ -5,8 +5,9 @@
 
 Tables and plots as those of ``step.py``; on top ``profile.txt`` (torch.profiler of one step), ``summary.csv``: the
 device, what its memory moves, the time of a step in float32 and bfloat16, how often the host waits for the device in a
-step, and the time of the paper's protocol (41 committees of 1500 steps) at that speed, training alone; and
-``batches.csv``, see ``batches.py``.
+step, and the time of the paper's protocol (41 committees of 1500 steps) at that speed, training alone;
+``information.csv``, mutual information a pair; and ``batches.csv``, see ``batches.py``. ``variants.csv`` lies in a
+folder for each size, so that one size is kept where another fails.
 """
 
 import argparse
@@ -143,6 +144,8 @@ def summary(clock: Clock, size: Size, repeats: int, output: Path) -> None:
     del streams
     rows = []
     for precision in ("float32", "bfloat16"):
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         ours = Ours(size, device, amp=precision == "bfloat16")
         seconds = median(clock.compare({"step": ours}, repeats)["step"])
         rows.append(
@@ -201,9 +204,9 @@ def main() -> None:
     information(clock, options.repeats, options.output)
     batches(clock, sizes, options.repeats, options.output)
     all_parts(clock, sizes, options.repeats, options.output)
-    more = {name: ways(size, device) if device.type == "cuda" else {} for name, size in sizes.items()}
     for name, size in sizes.items():
-        variants(clock, {name: size}, options.repeats, options.output / name, {name: more[name]})
+        more = ways(size, device) if device.type == "cuda" else {}
+        variants(clock, {name: size}, options.repeats, options.output / name, {name: more})
     lengths = {"D = 1000": 1000} if options.tiny else {"D = 0.36 million": 360_000, "D = 5.7 million": 5_749_443}
     peers(clock, sizes, lengths, options.repeats, options.output)
     base = TINY if options.tiny else Size(5, scaled(8), (32, 32, 32), 8)
