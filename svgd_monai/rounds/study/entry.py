@@ -54,12 +54,12 @@ def study(configuration: str) -> Study:
         if unknown:
             names = ", ".join(dict.fromkeys(cell.method for cell in cells))
             raise SettingsError(f"only: {unknown[0]!r} is not a method of this study, which has {names}.")
-        cells = [cell for cell in cells if cell.method in only]
     return Study(
         folder=parser.get_parsed_content("output_dir"),
         configuration=file,
         common={"rounds": base["rounds"], **common},
         cells=cells,
+        only=only,
         workers=parser.get_parsed_content("workers"),
         threads=parser.get_parsed_content("threads"),
         report=parser.get_parsed_content("report"),

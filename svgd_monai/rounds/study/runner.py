@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from svgd_monai.rounds.study.state import (
     RUNNING,
     WAITING,
     Progress,
+    earlier_cells,
     read_progress,
     remaining_seconds,
     write_table,
@@ -50,7 +51,8 @@ class Study:
         folder: the study's.
         configuration: of the runs, without their overlays.
         common: keys of every run, as YAML takes them.
-        cells: the runs.
+        cells: the runs; whole, they are the study's table.
+        only: names of the methods to run; None: all.
         workers: runs at a time.
         threads: of each run's process; None shares out the cores.
         report: whether ``report/`` is written at the end.
@@ -62,6 +64,7 @@ class Study:
         configuration: str | os.PathLike[str],
         common: Mapping[str, Any],
         cells: Sequence[Cell],
+        only: Collection[str] | None = None,
         workers: int = 1,
         threads: int | None = None,
         report: bool = True,
@@ -69,7 +72,8 @@ class Study:
         self.folder = Path(folder)
         self.configuration = Path(configuration)
         self.common = dict(common)
-        self.cells = list(cells)
+        self.cells = [cell for cell in cells if only is None or cell.method in only]
+        self.all_cells = list(cells)
         self.workers = workers
         self.threads = threads or max(1, (os.cpu_count() or 1) // workers)
         self.report = report
@@ -85,6 +89,7 @@ class Study:
             OSError: the file system refuses.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.all_cells += earlier_cells(self.folder, self.all_cells)
         for cell in self.cells:
             self._look(cell)
             self.states[cell] = DONE if self._is_done(cell) else WAITING
@@ -93,7 +98,7 @@ class Study:
             self._run_all()
         finally:  # also when this process is told to end: its runs end with it
             self._stop()
-            write_table(self.folder, self.cells, self.states, self.progress)
+            self._write_table()
         failed = [cell for cell in self.cells if self.states[cell] == FAILED]
         if self.report and any(state == DONE for state in self.states.values()):
             write_report(self.folder)
@@ -123,7 +128,7 @@ class Study:
                 self._start(cell)
                 changed = True
             if changed:
-                write_table(self.folder, self.cells, self.states, self.progress)
+                self._write_table()
             if not self._processes:
                 if not any(state == WAITING for state in self.states.values()):
                     break
@@ -178,6 +183,16 @@ class Study:
             changed = True
             logger.info("%s: %s. %s", self.states[cell].capitalize(), cell.name, self._summary())
         return changed
+
+    def _write_table(self) -> None:
+        """The whole study's: cells that this command leaves alone are read as they lie there."""
+        states, progress = dict(self.states), dict(self.progress)
+        for cell in self.all_cells:
+            if cell not in self.states:
+                root = self.folder / cell.place
+                progress[cell] = read_progress(root, int(self.overlay(cell)["rounds"]), as_recorded=True)
+                states[cell] = DONE if progress[cell].finished else ELSEWHERE if is_locked(root) else WAITING
+        write_table(self.folder, self.all_cells, states, progress)
 
     def _share_checks(self, cell: Cell) -> None:
         """A run's folder tells by itself what its cases are: reports read nothing else."""

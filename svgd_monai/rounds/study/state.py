@@ -47,12 +47,13 @@ class Progress:
     validation: Curve
 
 
-def read_progress(root: Path, rounds: int) -> Progress:
+def read_progress(root: Path, rounds: int, as_recorded: bool = False) -> Progress:
     """How far a run is.
 
     Args:
         root: the run's folder; it need not exist.
         rounds: queries that the study asks for.
+        as_recorded: take the run's own record of them where it has one.
     """
     folder = RunFolder(root)
     curve = read_csv(folder.curve_file) if folder.curve_file.is_file() else []
@@ -61,7 +62,10 @@ def read_progress(root: Path, rounds: int) -> Progress:
         record = read_json(folder.run_file)
         if not isinstance(record, dict):
             raise RunFolderError(f"{folder.run_file} is not the record of a run.")
-        finished = record.get("finished") is True and record.get("settings", {}).get("rounds") == rounds
+        recorded = record.get("settings", {}).get("rounds")
+        if as_recorded and isinstance(recorded, int):
+            rounds = recorded
+        finished = record.get("finished") is True and recorded == rounds
     seconds = []
     for number in range(len(curve)):
         path = folder.round(number) / TIMES_FILE
@@ -69,6 +73,21 @@ def read_progress(root: Path, rounds: int) -> Progress:
     total = len(curve) if finished else rounds + 1  # a run ends early where every case is labelled
     validation = budget_curve(*(np.array([float(row.get(k) or "nan") for row in curve]) for k in _VALIDATION))
     return Progress(finished, len(curve), total, tuple(seconds), curve[-1] if curve else {}, validation)
+
+
+def earlier_cells(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
+    """Cells of the folder's table that are not among these, and have a run: other seeds, other configurations.
+
+    Raises:
+        RunFolderError: the table is not one.
+    """
+    path, known = folder / TABLE_FILE, {cell.place for cell in cells}
+    rows = read_csv(path) if path.is_file() else []
+    try:
+        found = [Cell(row["method"], int(row["seed"]), {}, Path(row["folder"])) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{path} is not the table of a study; without it, it is written anew.") from error
+    return [cell for cell in found if cell.place not in known and (folder / cell.place).is_dir()]
 
 
 def write_table(

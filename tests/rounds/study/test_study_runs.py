@@ -10,6 +10,7 @@ import yaml
 from command import TINY, run_bundle, words
 
 from svgd_monai.data import make_phantom
+from svgd_monai.errors import RunFolderError
 from svgd_monai.rounds.study import Study, study_cells
 from svgd_monai.rounds.study.state import DONE, ELSEWHERE, FAILED
 
@@ -204,6 +205,44 @@ def test_a_first_committee_that_is_being_trained_is_waited_for_by_running_anothe
     study.workers = 2
     study.run()
     assert study.started[:2] == ["a", "c"]  # b would train the same as a
+
+
+def test_the_table_holds_the_whole_study_whatever_a_command_runs_of_it(study, tmp_path):
+    study.run()
+
+    def of(only, seeds):
+        cells = study_cells({"a": {}, "b": {}, "d": {}}, None, seeds, {}, frozenset())
+        return Study(study.folder, "active_learning.yaml", {"rounds": 1}, cells, only=only, report=False)
+
+    of({"a"}, [0, 1]).run()
+    held = study.folder / "runs/b/seed_1"
+    held.mkdir(parents=True)
+    with filelock.FileLock(held / ".lock"):
+        of({"d"}, [1]).run()
+    assert study.started == ["a", "b", "c", "a", "d"]
+    table = {(row["method"], row["seed"]): row["state"] for row in rows(study.folder / "study.csv")}
+    assert table == {
+        ("a", "0"): "done", ("b", "0"): "done", ("c", "0"): "done",  # c is of another configuration
+        ("a", "1"): "done", ("b", "1"): "elsewhere", ("d", "1"): "done",
+    }  # fmt: skip
+
+
+def test_rows_without_a_run_leave_the_table(study):
+    study.run()
+    cells = study_cells({"x": {}}, None, [0], {}, frozenset())
+    (study.folder / "runs/c/seed_0/run.json").unlink()
+    (study.folder / "runs/c/seed_0/learning_curve.csv").unlink()
+    (study.folder / "runs/c/seed_0").rmdir()
+    Study(study.folder, "active_learning.yaml", {"rounds": 1}, cells, report=False).run()
+    assert [row["method"] for row in rows(study.folder / "study.csv")] == ["x", "a", "b"]
+
+
+def test_a_table_that_is_none_is_named(study):
+    study.folder.mkdir()
+    (study.folder / "study.csv").write_text("method,seed\na,first\n")
+    with pytest.raises(RunFolderError, match=r"study\.csv is not the table of a study"):
+        study.run()
+    assert study.started == []
 
 
 def test_a_run_that_finds_its_folder_held_is_tried_again(study):
