@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from svgd_monai.report.document import study_page
 from svgd_monai.report.evidence import Evidence, gather
 from svgd_monai.report.page import Picture, png
 from svgd_monai.report.tables import FILES
-from svgd_monai.report.text import csv_cell, shorten
+from svgd_monai.report.text import csv_cell, shorten, span
 
 FOLDER = "report"
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
@@ -61,7 +61,7 @@ def _draw(evidence: Evidence) -> Iterator[Picture]:
     if not analysis.areas:
         return
     names, counts = analysis.by_area, {name: len(runs) for name, runs in study.methods.items()}
-    n = f"n = {_range(counts[name] for name in names)} seeds a method"
+    n = f"n = {span(counts[name] for name in names)} seeds a method"
     full = f" Dashed: mean of the full-data runs (n = {analysis.full_dice.size})." if analysis.full_dice.size else ""
     yield Picture(
         "curves.png", png(figures.overview(analysis)),
@@ -149,8 +149,3 @@ def _draw_rounds(evidence: Evidence, n: str) -> Iterator[Picture]:
             f"What was queried ({n}: dots; bar: mean). Dashed: as in the pool. File: queries.csv.",
             "Redraws and ranks of the queried cases by method and seed.",
         )  # fmt: skip
-
-
-def _range(values: Iterable[int]) -> str:
-    known = sorted(set(values))
-    return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"

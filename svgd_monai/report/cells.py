@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from svgd_monai.report.analysis import Pair, Reach
-from svgd_monai.report.evidence import Evidence
-from svgd_monai.report.tables import Row, verdict
+from svgd_monai.report.evidence import Evidence, Row
+from svgd_monai.report.pair_tables import verdict
+from svgd_monai.report.power import DIFFERENCES, MOST_SEEDS
 from svgd_monai.report.text import interval, label_count, number, p_text, percent
 
 
@@ -25,6 +26,17 @@ def pair_row(pair: Pair) -> list[str]:
         between,
         *map(p_text, p_values),
         verdict(pair),
+    ]
+
+
+def power_row(row: Row) -> list[str]:
+    """A method, n, the spread of its differences, what n seeds can find, and the seeds that differences take."""
+    needed = (row[f"seeds_for_{difference:g}"] for difference in DIFFERENCES)
+    return [
+        row["method"],
+        str(row["seeds"]),
+        *(number(row[key]) for key in ("difference_sd", "detectable_difference")),
+        *(f"> {MOST_SEEDS}" if seeds is None else str(seeds) for seeds in needed),
     ]
 
 

@@ -12,6 +12,9 @@ DEFINITIONS = (
     "Wilcoxon signed-rank test cannot fall below 2 to the power 1 − n (0.0625 with 5 seeds), so it stands beside it. "
     "Holm's step-down correction (1979) holds the chance of any false alarm among all pairs below 5 %. A difference "
     "that is not significant may still be there: its interval says how large.",
+    "Power: with a true mean difference and normal differences between seeds of this spread, t follows a noncentral t "
+    "distribution; the chance that it lies beyond the critical value. The spread is estimated from the same few seeds: "
+    "a plan for further seeds, not a finding.",
     "The pairwise penalty matrix (Ash et al. 2020, arXiv 1906.03671): the share of label counts at which one method is "
     "better than another by a paired t test at 5 %, uncorrected.",
     "Full-data runs are those whose setting method is full, or whose first round leaves no case unlabelled. Labels to "

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
-from svgd_monai.report import tables
+from svgd_monai.report import pair_tables, tables
 from svgd_monai.report.analysis import mean, reference_method
-from svgd_monai.report.cells import mean_sd, ordered, pair_row, pivot, queried_cell, reach_cell
+from svgd_monai.report.cells import mean_sd, ordered, pair_row, pivot, power_row, queried_cell, reach_cell
 from svgd_monai.report.definitions import DEFINITIONS
 from svgd_monai.report.evidence import Evidence
-from svgd_monai.report.findings import against_reference, headline_labels, pair_sentence
+from svgd_monai.report.findings import against_reference, headline_labels, makeup, pair_sentence
 from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Picture, Table
-from svgd_monai.report.study import Study
+from svgd_monai.report.power import DIFFERENCES, POWER
 from svgd_monai.report.text import count, number, one_line, percent, shorten
 
 #: Rows from which on a table is folded away.
@@ -38,7 +38,7 @@ def study_page(evidence: Evidence, pictures: Pictures) -> Page:
 
 def _lead(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     study = evidence.study
-    yield Paragraph(_what(study))
+    yield Paragraph(makeup(study))
     if evidence.analysis.pairs:
         yield Items([*against_reference(evidence), *headline_labels(evidence)])
     if evidence.notes:
@@ -46,22 +46,6 @@ def _lead(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
             f"Read these {count(len(evidence.notes), 'note')} first:" if len(evidence.notes) > 1 else "A note:"
         )
         yield Items(evidence.notes)
-
-
-def _what(study: Study) -> str:
-    runs = study.runs
-    names = sorted(
-        {one_line(d.get("name", "")) for run in runs if isinstance(d := run.record.get("dataset"), dict)} - {""}
-    )
-    seeds = sorted({len(each) for each in study.methods.values()})
-    tests = sorted({len(run.cases("test")) for run in runs} - {0})
-    methods = count(len(study.queried), "method") + (" and the full data" if study.full_data else "")
-    parts = [methods, count(len(runs), "finished run")]
-    if seeds:
-        parts.append(f"{_to(seeds)} seed{'s' * (seeds != [1])} a method")
-    if tests:
-        parts.append(f"{_to(tests)} test cases")
-    return f"{', '.join(parts)}{'; data: ' + ', '.join(names) if names else ''}."
 
 
 def _curves(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
@@ -87,7 +71,7 @@ def _areas(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
         ["method", "n", "area", "final test Dice", "mean penalty"],
         [
             [r["method"], str(r["seeds"]), *(mean_sd(r, key) for key in ("aubc", "final_test_dice")),
-             number(tables.mean_penalty(analysis, r["method"]) if r["method"] in analysis.areas else None, 2)]
+             number(pair_tables.mean_penalty(analysis, r["method"]) if r["method"] in analysis.areas else None, 2)]
             for r in rows
         ],
     )  # fmt: skip
@@ -112,6 +96,16 @@ def _differences(evidence: Evidence, pictures: Pictures) -> Iterator[Block | Non
         folded=f"All {len(rows)} pairs" if len(rows) > _LONG else None,
     )
     yield pictures.get("pairwise.png")
+    known = pair_tables.power(evidence)
+    if known:
+        yield Table(
+            f"What runs beside those of {reference} can find: standard deviation σ over n seeds of the differences in "
+            f"area, the true difference that a paired t test (two-sided, 5 %, uncorrected) of n seeds finds with a "
+            f"chance of {percent(POWER)}, and the seeds that given differences take. With few seeds σ is rough; that "
+            f"of {pair_tables.POOLED} is over all methods. File: power.csv.",
+            ["method", "n", "σ", f"found with {percent(POWER)}", *(f"seeds for {d:g}" for d in DIFFERENCES)],
+            [power_row(row) for row in known],
+        )
 
 
 def _reach(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
@@ -238,7 +232,3 @@ _SECTIONS: dict[str, Callable[[Evidence, Pictures], Iterator[Block | None]]] = {
     "How the methods differ": _settings,
     "How to read this": _definitions,
 }
-
-
-def _to(values: Sequence[int]) -> str:
-    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"

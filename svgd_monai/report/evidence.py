@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from svgd_monai.report.quality import Quality, run_quality
 from svgd_monai.report.queries import Queries, data_set, read_facts, run_queries
 from svgd_monai.report.study import Study, read_study
 from svgd_monai.report.text import count
+
+#: A row of a table, by column.
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

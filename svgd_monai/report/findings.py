@@ -7,11 +7,30 @@ from collections.abc import Iterator, Sequence
 
 from svgd_monai.report.analysis import SHARES, Pair, Reach, reference_method
 from svgd_monai.report.evidence import Evidence
-from svgd_monai.report.tables import verdict
-from svgd_monai.report.text import count, interval, label_count, listed, number, p_text, percent
+from svgd_monai.report.pair_tables import verdict
+from svgd_monai.report.power import DIFFERENCES, MOST_SEEDS, powers
+from svgd_monai.report.study import Study
+from svgd_monai.report.text import count, interval, label_count, listed, number, one_line, p_text, percent, span
 
 #: Methods named in a sentence.
 _NAMED = 8
+
+
+def makeup(study: Study) -> str:
+    """What a study consists of."""
+    runs = study.runs
+    names = sorted(
+        {one_line(d.get("name", "")) for run in runs if isinstance(d := run.record.get("dataset"), dict)} - {""}
+    )
+    seeds = {len(each) for each in study.methods.values()}
+    tests = {len(run.cases("test")) for run in runs} - {0}
+    methods = count(len(study.queried), "method") + (" and the full data" if study.full_data else "")
+    parts = [methods, count(len(runs), "finished run")]
+    if seeds:
+        parts.append(f"{span(seeds)} seed{'s' * (seeds != {1})} a method")
+    if tests:
+        parts.append(f"{span(tests)} test cases")
+    return f"{', '.join(parts)}{'; data: ' + ', '.join(names) if names else ''}."
 
 
 def against_reference(evidence: Evidence) -> Iterator[str]:
@@ -40,6 +59,20 @@ def against_reference(evidence: Evidence) -> Iterator[str]:
         yield (
             f"Not significantly different from {reference}: {listed([p.a for p in unsure], _NAMED)}. That does not "
             f"show them to be equal: their 95 % intervals reach differences of up to {number(widest)} Dice."
+        )
+        yield from _power(evidence)
+
+
+def _power(evidence: Evidence) -> Iterator[str]:
+    """What the study could have found, from the pooled spread."""
+    known = powers(evidence.analysis)
+    if known:
+        pooled, (difference, needed) = known[-1], list(zip(DIFFERENCES, known[-1].needed, strict=True))[1]
+        seeds = f"more than {MOST_SEEDS}" if needed is None else str(needed)
+        yield (
+            f"With n = {pooled.seeds} seeds a paired t test finds a true difference of {number(pooled.detectable)} in "
+            f"four of five studies; one of {difference:g} takes {seeds} seeds (at the pooled spread between seeds, "
+            "without correction)."
         )
 
 

@@ -11,19 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from svgd_monai.report.analysis import AREA, SHARES, Analysis, Pair, deviation, mean
+from svgd_monai.report.analysis import AREA, SHARES, deviation, mean
 from svgd_monai.report.budget import on_grid
 from svgd_monai.report.consistency import differing_settings
-from svgd_monai.report.evidence import Evidence
+from svgd_monai.report.evidence import Evidence, Row
+from svgd_monai.report.pair_tables import PAIRWISE, differences, pairwise, penalties, power
 from svgd_monai.report.run import Run
-
-Row = dict[str, Any]
 
 SUMMARY = (
     "method", "seeds", "aubc_mean", "aubc_sd", "final_test_dice_mean", "final_test_dice_sd",
     *(f"labels_to_{share:.0%}".removesuffix("%") for share in SHARES),
 )  # fmt: skip
-PAIRWISE = ("method_a", "method_b", "metric", "seeds", "mean_difference", "p_value", "p_holm")
 
 
 def summary(evidence: Evidence) -> list[Row]:
@@ -39,51 +37,6 @@ def summary(evidence: Evidence) -> list[Row]:
             row[column] = None if reach is None else whole(reach.labels)
         rows.append(row)
     return rows
-
-
-def pairwise(evidence: Evidence) -> list[Row]:
-    """A row per pair of methods: area of a − area of b at the same seeds, on the range that the two share."""
-    return [
-        {"method_a": p.a, "method_b": p.b, "metric": AREA, "seeds": p.test.seeds, "mean_difference": p.test.mean,
-         "p_value": p.test.p_value, "p_holm": p.p_holm}
-        for p in evidence.analysis.pairs
-    ]  # fmt: skip
-
-
-def differences(evidence: Evidence) -> list[Row]:
-    """The pairs again, with intervals, the Wilcoxon test, and what follows."""
-    return [
-        {"method_a": p.a, "method_b": p.b, "seeds": p.test.seeds, "labels_from": p.span and p.span[0],
-         "labels_to": p.span and p.span[1], "mean_difference": p.test.mean, "low": p.test.low, "high": p.test.high,
-         "p_value": p.test.p_value, "p_holm": p.p_holm, "wilcoxon_p": p.test.wilcoxon,
-         "wilcoxon_least_p": p.test.wilcoxon_least, "verdict": verdict(p)}
-        for p in evidence.analysis.pairs
-    ]  # fmt: skip
-
-
-def verdict(pair: Pair) -> str:
-    """What the corrected test says of a pair, in words."""
-    if not pair.seeds:
-        return "no test: no seed in common"
-    if pair.span is None:
-        return "no test: no label counts in common"
-    if math.isnan(pair.p_holm):
-        return "no test: one seed" if len(pair.seeds) == 1 else "no test: the differences do not vary"
-    if not pair.significant:
-        return "not significant"
-    return f"{pair.a if pair.test.mean > 0 else pair.b} is better"
-
-
-def penalties(evidence: Evidence) -> list[Row]:
-    """The pairwise penalty matrix, a row per ordered pair."""
-    analysis, names = evidence.analysis, list(evidence.analysis.areas)
-    pairs = [analysis.pair(a, b) for a in names for b in names if a != b]
-    return [{"method": p.a, "beats": p.b, "share_of_budgets": p.penalty_b, "seeds": p.test.seeds} for p in pairs]
-
-
-def mean_penalty(analysis: Analysis, name: str) -> float:
-    """Mean over the others of the share of budgets at which they beat a method; the less, the better."""
-    return mean(np.asarray([analysis.pair(name, other).penalty_a for other in analysis.areas if other != name]))
 
 
 def reach(evidence: Evidence) -> list[Row]:
@@ -216,6 +169,7 @@ FILES: dict[str, tuple[Sequence[str], Callable[[Evidence], Any]]] = {
     "summary.csv": (SUMMARY, summary),
     "pairwise.csv": (PAIRWISE, pairwise),
     "differences.csv": ((*PAIRWISE[:2], "seeds"), differences),
+    "power.csv": (("method", "reference"), power),
     "penalties.csv": (("method", "beats"), penalties),
     "labels_to_reach.csv": (("method", "seeds"), reach),
     "curves.csv": (("method", "unique_labels"), curves),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -67,3 +67,9 @@ def interval(low: float, high: float) -> str:
 def label_count(value: float) -> str:
     """A number of labels; ∞ where it is never reached."""
     return "∞" if math.isinf(value) else f"{value:g}"
+
+
+def span(values: Iterable[int]) -> str:
+    """``3``, or ``3 to 5``: the least and the greatest."""
+    known = sorted(set(values))
+    return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
