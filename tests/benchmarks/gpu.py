@@ -6,8 +6,8 @@
 Tables and plots as those of ``step.py``; on top ``profile.txt`` (torch.profiler of one step), ``summary.csv``: the
 device, what its memory moves, the time of a step in float32 and bfloat16, how often the host waits for the device in a
 step, and the time of the paper's protocol (41 committees of 1500 steps) at that speed, training alone;
-``information.csv``, mutual information a pair; and ``batches.csv``, see ``batches.py``. ``variants.csv`` lies in a
-folder for each size, so that one size is kept where another fails.
+``information.csv``, mutual information a pair; ``batches.csv``, see ``batches.py``; and ``updates.csv``, see
+``updates.py``. ``variants.csv`` lies in a folder for each size, so that one size is kept where another fails.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import torch
 from batches import batches
 from step import all_parts, growth, looped, peers, scaled, variants
 from torch.profiler import ProfilerActivity, profile
+from updates import updates
 from workloads import LOSS, PAPER, SMALL, TINY, Clock, Ours, Size, Streams, median, table
 
 from svgd_monai.acquisition.information import binned_mutual_information, digitise
@@ -204,6 +205,7 @@ def main() -> None:
     information(clock, options.repeats, options.output)
     batches(clock, sizes, options.repeats, options.output)
     all_parts(clock, sizes, options.repeats, options.output)
+    updates(clock, sizes, options.repeats, options.output)
     for name, size in sizes.items():
         more = ways(size, device) if device.type == "cuda" else {}
         variants(clock, {name: size}, options.repeats, options.output / name, {name: more})
