@@ -229,6 +229,8 @@ def to_grid(volume: torch.Tensor, affine: torch.Tensor, reference: MetaTensor) -
     """
     source = MetaTensor(volume.float(), affine=affine)
     resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=True, dtype=torch.float64)
-    result = resample(source, dst_affine=reference.affine, spatial_size=reference.shape[1:])
-    plain: torch.Tensor = result.as_tensor().to(volume.dtype)
+    shape = reference.shape[1:]
+    # An axis of one voxel has no two corners to align: torch would take the point half a voxel beyond it.
+    result = resample(source, dst_affine=reference.affine, spatial_size=[max(size, 2) for size in shape])
+    plain: torch.Tensor = result.as_tensor()[(..., *map(slice, shape))].to(volume.dtype)
     return plain

@@ -387,9 +387,10 @@ def reference(affine, shape):
 
 
 @pytest.mark.parametrize("axes", [RAS, LPS, PERMUTED, OBLIQUE], ids=["RAS", "LPS", "permuted", "oblique"])
-def test_a_ramp_through_the_world_is_a_ramp_on_any_grid(axes):
+@pytest.mark.parametrize("target_shape", [(9, 11, 10), (9, 11, 1), (1, 1, 10)], ids=str)
+def test_a_ramp_through_the_world_is_a_ramp_on_any_grid(axes, target_shape):
     working = affine_of((2.0, 1.5, 2.5), origin=(-30, -30, -30))
-    shape, target_shape = (32, 40, 26), (9, 11, 10)
+    shape = (32, 40, 26)
     middle = world(working, shape).reshape(3, -1).mean(1)
     target = affine_of((1.3, 0.9, 1.1), axes)
     target[:3, 3] = middle - target[:3, :3] @ (np.array(target_shape) / 2)
