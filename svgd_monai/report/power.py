@@ -95,13 +95,12 @@ def powers(analysis: Analysis) -> list[Power]:
     if reference is None:
         return []
     found, squares, freedom = [], 0.0, 0
-    for name in analysis.by_area:
-        if name == reference or math.isnan((pair := analysis.pair(name, reference)).test.low):
-            continue
+    for pair in (analysis.pair(name, reference) for name in analysis.by_area if name != reference):
+        if math.isnan(pair.test.low) or not pair.differences.any():
+            continue  # one seed, or differences that do not vary
         seeds, spread = len(pair.differences), float(np.std(pair.differences, ddof=1))
-        if spread > 0:
-            found.append(_power(name, seeds, spread))
-            squares, freedom = squares + (seeds - 1) * spread**2, freedom + seeds - 1
+        found.append(_power(pair.a, seeds, spread))
+        squares, freedom = squares + (seeds - 1) * spread**2, freedom + seeds - 1
     if found:
         found.append(_power(None, max(power.seeds for power in found), math.sqrt(squares / freedom)))
     return found
