@@ -10,7 +10,7 @@ from svgd_monai.report.analysis import mean, reference_method
 from svgd_monai.report.cells import mean_sd, ordered, pair_row, pivot, power_row, queried_cell, reach_cell
 from svgd_monai.report.definitions import DEFINITIONS
 from svgd_monai.report.evidence import Evidence
-from svgd_monai.report.findings import against_reference, headline_labels, makeup, pair_sentence
+from svgd_monai.report.findings import against_reference, composition, headline_labels, pair_sentence
 from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Picture, Table
 from svgd_monai.report.power import DIFFERENCES, POWER
 from svgd_monai.report.text import count, number, one_line, percent, shorten
@@ -38,7 +38,7 @@ def study_page(evidence: Evidence, pictures: Pictures) -> Page:
 
 def _lead(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     study = evidence.study
-    yield Paragraph(makeup(study))
+    yield Paragraph(composition(study))
     if evidence.analysis.pairs:
         yield Items([*against_reference(evidence), *headline_labels(evidence)])
     if evidence.notes:

@@ -12,6 +12,7 @@ import numpy as np
 from svgd_monai.report.analysis import Analysis, analyse
 from svgd_monai.report.balance import Balances, run_balances
 from svgd_monai.report.consistency import notes as consistency_notes
+from svgd_monai.report.power import Power, powers
 from svgd_monai.report.quality import Quality, run_quality
 from svgd_monai.report.queries import Queries, data_set, read_facts, run_queries
 from svgd_monai.report.study import Study, read_study
@@ -30,6 +31,7 @@ class Evidence:
         quality: of each method's runs, in the order of their seeds.
         balances: likewise.
         queries: likewise, of the methods that query.
+        powers: what the study can find against its reference, see :func:`~svgd_monai.report.power.powers`.
         notes: sentences on all that was left out or stands in the way of a clean comparison.
     """
 
@@ -37,6 +39,7 @@ class Evidence:
     quality: Mapping[str, list[Quality]]
     balances: Mapping[str, list[Balances]]
     queries: Mapping[str, list[Queries]]
+    powers: list[Power]
     notes: list[str]
 
     @property
@@ -63,7 +66,7 @@ def gather(folder: str | os.PathLike[str]) -> Evidence:
     }
     absent = [*_absent("cases.csv", quality), *_absent("scores.csv", queries)]
     notes = [*study.notes, *damaged, *consistency_notes(analysis), *absent]
-    return Evidence(analysis, quality, balances, queries, notes)
+    return Evidence(analysis, quality, balances, queries, powers(analysis), notes)
 
 
 def _absent(file: str, measured: Mapping[str, list[Quality]] | Mapping[str, list[Queries]]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from svgd_monai.report.analysis import SHARES, Pair, Reach, reference_method
 from svgd_monai.report.evidence import Evidence
 from svgd_monai.report.pair_tables import verdict
-from svgd_monai.report.power import DIFFERENCES, MOST_SEEDS, powers
+from svgd_monai.report.power import DIFFERENCES, MOST_SEEDS
 from svgd_monai.report.study import Study
 from svgd_monai.report.text import count, interval, label_count, listed, number, one_line, p_text, percent, span
 
@@ -16,7 +16,7 @@ from svgd_monai.report.text import count, interval, label_count, listed, number,
 _NAMED = 8
 
 
-def makeup(study: Study) -> str:
+def composition(study: Study) -> str:
     """What a study consists of."""
     runs = study.runs
     names = sorted(
@@ -65,9 +65,9 @@ def against_reference(evidence: Evidence) -> Iterator[str]:
 
 def _power(evidence: Evidence) -> Iterator[str]:
     """What the study could have found, from the pooled spread."""
-    known = powers(evidence.analysis)
-    if known:
-        pooled, (difference, needed) = known[-1], list(zip(DIFFERENCES, known[-1].needed, strict=True))[1]
+    if evidence.powers:
+        pooled = evidence.powers[-1]
+        difference, needed = DIFFERENCES[1], pooled.needed[1]
         seeds = f"more than {MOST_SEEDS}" if needed is None else str(needed)
         yield (
             f"With n = {pooled.seeds} seeds a paired t test finds a true difference of {number(pooled.detectable)} in "

@@ -11,7 +11,7 @@ import numpy as np
 
 from svgd_monai.report.analysis import AREA, Analysis, Pair, mean, reference_method
 from svgd_monai.report.evidence import Evidence, Row
-from svgd_monai.report.power import DIFFERENCES, powers
+from svgd_monai.report.power import DIFFERENCES
 
 PAIRWISE = ("method_a", "method_b", "metric", "seeds", "mean_difference", "p_value", "p_holm")
 #: In place of a method's name: the spread of all methods together.
@@ -57,7 +57,7 @@ def power(evidence: Evidence) -> list[Row]:
         {"method": p.method or POOLED, "reference": reference_method(evidence.study), "seeds": p.seeds,
          "difference_sd": p.spread, "detectable_difference": p.detectable,
          **{f"seeds_for_{d:g}": n for d, n in zip(DIFFERENCES, p.needed, strict=True)}}
-        for p in powers(evidence.analysis)
+        for p in evidence.powers
     ]  # fmt: skip
 
 
