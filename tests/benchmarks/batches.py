@@ -7,7 +7,6 @@ volumes fit, all of it could happen on the device; this says what that would sav
 Seconds of one batch until it lies on the device, in turn; medians. On a CPU the host is the device.
 """
 
-import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from monai.data import DataLoader
 from monai.transforms import Compose
-from workloads import CLASSES, PAPER, SMALL, TINY, Clock, Ours, Size, median, table
+from workloads import CLASSES, PAPER, Clock, Ours, Size, command_line, median, table
 
 from svgd_monai.data import StepSampler, VolumeDataset, training_crop, training_preprocessing
 
@@ -73,15 +72,9 @@ def batches(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="where the table goes")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--tiny", action="store_true", help="sizes of no meaning, to try the program")
-    options = parser.parse_args()
+    options, sizes = command_line(__doc__, device="cpu")
     if options.device == "cpu":
         torch.set_num_threads(1)
-    sizes = {"tiny": TINY} if options.tiny else {"paper": PAPER, "small": SMALL}
     batches(Clock(torch.device(options.device)), sizes, options.repeats, options.output)
 
 

@@ -10,7 +10,6 @@ step, and the time of the paper's protocol (41 committees of 1500 steps) at that
 ``updates.py``. ``variants.csv`` lies in a folder for each size, so that one size is kept where another fails.
 """
 
-import argparse
 import gc
 import sys
 import warnings
@@ -24,7 +23,7 @@ from batches import batches
 from step import all_parts, growth, looped, peers, scaled, variants
 from torch.profiler import ProfilerActivity, profile
 from updates import updates
-from workloads import LOSS, PAPER, SMALL, TINY, Clock, Ours, Size, Streams, median, table
+from workloads import LOSS, TINY, Clock, Ours, Size, Streams, command_line, median, table
 
 from svgd_monai.acquisition.information import binned_mutual_information, digitise
 
@@ -189,17 +188,11 @@ def _peak(device: torch.device) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="where tables and plots go")
-    parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--tiny", action="store_true", help="sizes of no meaning, to try the program")
-    options = parser.parse_args()
+    options, sizes = command_line(__doc__, device="cuda:0")
     device = torch.device(options.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     clock = Clock(device)
-    sizes = {"tiny": TINY} if options.tiny else {"paper": PAPER, "small": SMALL}
     largest = next(iter(sizes.values()))
     summary(clock, largest, options.repeats, options.output)
     information(clock, options.repeats, options.output)

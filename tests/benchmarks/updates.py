@@ -9,7 +9,6 @@ longer is SVGD's own, the mean prediction and the trainer. Distances have a seco
 over blocks of columns (``torch.cdist``), with its error.
 """
 
-import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +18,10 @@ from step import looped
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from workloads import PAPER, SMALL, TINY, Clock, Ours, Size, median, table
+from workloads import Clock, Ours, Size, command_line, median, table
 
 from svgd_monai.committee import PosteriorStep, finite_particles, stein_kernel
-from svgd_monai.committee.svgd import DEVICE_COLUMN_BLOCK, full_precision
+from svgd_monai.committee.svgd import relative_blocks
 
 #: Columns of a difference that are summed in single precision.
 CHUNK = 1 << 12
@@ -45,20 +44,14 @@ def busy(run: Callable[[], object], device: torch.device) -> tuple[float, int]:
 
 def by_differences(particles: Tensor) -> Tensor:
     """Squared distances (M + 1, M + 1), the origin among the points, from differences in single precision."""
-    rows, size = particles.shape[0] + 1, min(DEVICE_COLUMN_BLOCK, particles.shape[1])
+    rows = particles.shape[0] + 1
     squared = torch.zeros(rows, rows, dtype=torch.float64, device=particles.device)
-    with full_precision(particles.device):
-        for start in range(0, particles.shape[1], size):
-            block = particles[:, start : start + size]
-            chunks = -(-block.shape[1] // CHUNK)
-            stacked = block.new_zeros(chunks, rows, CHUNK)
-            for row, values in zip(stacked.unbind(1), block, strict=False):  # the last row stays the origin
-                whole = values[: len(values) // CHUNK * CHUNK].view(-1, CHUNK)
-                row[: len(whole)] = whole
-                if len(whole) < chunks:
-                    row[-1, : len(values) - whole.numel()] = values[whole.numel() :]
-            found = torch.cdist(stacked, stacked, compute_mode="donot_use_mm_for_euclid_dist")
-            squared += found.double().square().sum(0)
+    for _, block, _ in relative_blocks(particles):
+        # Zeros behind the last column add nothing to a distance; a row of them is the origin.
+        points = torch.nn.functional.pad(block, (0, -block.shape[1] % CHUNK, 0, 1))
+        chunks = points.unflatten(1, (-1, CHUNK)).transpose(0, 1)
+        found = torch.cdist(chunks, chunks, compute_mode="donot_use_mm_for_euclid_dist")
+        squared += found.double().square().sum(0)
     return squared
 
 
@@ -111,13 +104,7 @@ def updates(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="where the table goes")
-    parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--tiny", action="store_true", help="sizes of no meaning, to try the program")
-    options = parser.parse_args()
-    sizes = {"tiny": TINY} if options.tiny else {"paper": PAPER, "small": SMALL}
+    options, sizes = command_line(__doc__, device="cuda:0")
     updates(Clock(torch.device(options.device)), sizes, options.repeats, options.output)
 
 

@@ -1,5 +1,6 @@
 """What the benchmarks of a training step have in common: committees, a peer from the equation, clocks, floors."""
 
+import argparse
 import contextlib
 import csv
 import math
@@ -174,6 +175,17 @@ def table(title: str, columns: tuple[str, ...], rows: list[dict], path: Path) ->
         writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows({c: f"{r[c]:.5g}" if isinstance(r[c], float) else r[c] for c in columns} for r in rows)
+
+
+def command_line(description: str | None, device: str) -> tuple[argparse.Namespace, dict[str, Size]]:
+    """What the programs are told (``output``, ``device``, ``repeats``, ``tiny``), and the sizes that follow."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="where tables and plots go")
+    parser.add_argument("--device", default=device)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--tiny", action="store_true", help="sizes of no meaning, to try the program")
+    options = parser.parse_args()
+    return options, {"tiny": TINY} if options.tiny else {"paper": PAPER, "small": SMALL}
 
 
 @contextlib.contextmanager
