@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from svgd_monai import __version__
 from svgd_monai.committee.keeper import COMMITTEE_FILE, PROGRESS_FILE
 from svgd_monai.data import Split, TaskData
 from svgd_monai.errors import RunFolderError
@@ -35,7 +36,7 @@ MAY_CHANGE = frozenset(
 LATER_KEYS: Mapping[str, Any] = MappingProxyType(
     {"learning_rate_schedule": "constant", "member_batches": "shared", "redraws": "score", "shuffle_scores": False}
 )
-_PACKAGES = ("svgd_monai", "torch", "monai", "numpy", "nibabel", "pytorch-ignite")
+_PACKAGES = ("torch", "monai", "numpy", "nibabel", "pytorch-ignite")
 
 
 class RunFolder:
@@ -179,7 +180,11 @@ def _record(
         "settings": dict(settings),
         "components": {key: value for key, value in components.items() if key not in MAY_CHANGE},
         "seed": settings["seed"],
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            "svgd_monai": __version__,  # its own word: it may run from a source tree that is not installed
+            **{name: version(name) for name in _PACKAGES},
+        },
         "dataset": {
             "name": name,
             "root": str(root),

@@ -119,6 +119,14 @@ def test_pairwise_does_not_depend_on_the_chunks(monkeypatch):
     assert torch.equal(pairwise_mutual_information(a, a, 8), whole)
 
 
+@pytest.mark.parametrize("bins", [2, 64, 300])
+def test_logarithms_from_a_table_are_those_of_their_counts(bins, monkeypatch):
+    images = torch.rand(5, 11, 13, generator=torch.Generator().manual_seed(1))
+    tabled = pairwise_mutual_information(images, images, bins)
+    monkeypatch.setattr(information, "_TABLE", 11 * 13 - 1)
+    assert torch.equal(pairwise_mutual_information(images, images, bins), tabled)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_gpu_gives_the_same_values():
     a, b = images(5), images(3)

@@ -1,111 +1,41 @@
 """All that ``step.py`` measures, on a GPU, with what only a GPU has: streams, graphs, waits, and a profile of one step.
 
-    python tests/benchmarks/gpu.py --output <folder> [--device cuda:0]
+    python tests/benchmarks/gpu.py --output <folder> [--device cuda:0] [<section> ...] [--limit <seconds>]
     python tests/benchmarks/gpu.py --output <folder> --device cpu --tiny     # does the program run?
+
+Sections are summary, information, batches, parts, updates, variants, compiled, peers and growth; without any, all.
+Several run in a process each, so that one that breaks the device (as an address that a kernel cannot take) or takes
+too long leaves the others their results; the exit status is then 1.
 
 Tables and plots as those of ``step.py``; on top ``profile.txt`` (torch.profiler of one step), ``summary.csv``: the
 device, what its memory moves, the time of a step in float32 and bfloat16, how often the host waits for the device in a
 step, and the time of the paper's protocol (41 committees of 1500 steps) at that speed, training alone;
 ``information.csv``, mutual information a pair; ``batches.csv``, see ``batches.py``; and ``updates.csv``, see
-``updates.py``. ``variants.csv`` lies in a folder for each size, so that one size is kept where another fails.
+``updates.py``. ``variants.csv`` and ``compiled.csv`` (``gpu_ways.py``) lie in a folder for each size, so that one size
+is kept where another fails.
 """
 
+import argparse
 import gc
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import torch
 from batches import batches
-from step import all_parts, growth, looped, peers, scaled, variants
+from gpu_ways import compiled_ways, ways
+from step import all_parts, growth, peers, scaled, variants
 from torch.profiler import ProfilerActivity, profile
 from updates import updates
-from workloads import LOSS, TINY, Clock, Ours, Size, Streams, command_line, median, table
+from workloads import TINY, Clock, Ours, Size, Streams, command_line, median, table
 
 from svgd_monai.acquisition.information import binned_mutual_information, digitise
 
 ROUNDS, STEPS = 41, 1500
-
-
-def streamed(size: Size, device: torch.device, amp: bool = False) -> Callable[[], object]:
-    """Each member on a stream of its own."""
-    ours, current = Ours(size, device), torch.cuda.current_stream(device)
-    streams = [torch.cuda.Stream(device) for _ in range(size.members)]
-
-    def run() -> None:
-        ours.particles.zero_grad()
-        for member, stream in enumerate(streams):
-            stream.wait_stream(current)
-            with torch.cuda.stream(stream):
-                with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                    logits = ours.particles.member(member, ours.batch["image"])
-                LOSS(logits, ours.batch["label"]).backward()
-        for stream in streams:
-            current.wait_stream(stream)
-
-    return run
-
-
-def weights_last(size: Size, device: torch.device) -> Callable[[], object]:
-    """The members' loop in bfloat16 with image and weights in channels_last_3d: convolutions need no other order."""
-    run, convolution = looped(size, device, channels_last=True, amp=True), torch.conv3d
-
-    def laid_out(input: torch.Tensor, weight: torch.Tensor, *rest: object) -> torch.Tensor:
-        return convolution(input, weight.contiguous(memory_format=torch.channels_last_3d), *rest)
-
-    def patched() -> None:
-        with mock.patch.object(torch.nn.functional, "conv3d", laid_out):
-            run()
-
-    return patched
-
-
-def searched(size: Size, device: torch.device) -> Callable[[], object]:
-    """The members' loop in bfloat16 with the convolutions that cuDNN has found fastest in a trial (cudnn.benchmark)."""
-    run = looped(size, device, amp=True)
-
-    def switched() -> None:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
-            run()
-
-    return switched
-
-
-def graphed(
-    size: Size, device: torch.device, amp: bool = False, run: Callable[[], object] | None = None
-) -> Callable[[], object]:
-    """The members' loop as one CUDA graph: no launches by the host."""
-    run = run or looped(size, device, amp=amp)
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-
-    def replay(held: Callable[[], object] = run) -> None:  # what the graph reads must outlive it
-        graph.replay()
-
-    return replay
-
-
-def ways(size: Size, device: torch.device) -> dict[str, Callable[[], Callable[[], object]]]:
-    return {
-        "loop, a stream each": partial(streamed, size, device),
-        "loop, a stream each, bfloat16": partial(streamed, size, device, amp=True),
-        "loop, CUDA graph": partial(graphed, size, device),
-        "loop, CUDA graph, bfloat16": partial(graphed, size, device, amp=True),
-        "loop, channels_last_3d, bfloat16": partial(looped, size, device, channels_last=True, amp=True),
-        "loop, weights and image channels_last_3d, bfloat16": partial(weights_last, size, device),
-        "loop, cudnn.benchmark, bfloat16": partial(searched, size, device),
-        "loop, CUDA graph, cudnn.benchmark, bfloat16": lambda: graphed(size, device, run=searched(size, device)),
-    }
+SECTIONS = ("summary", "information", "batches", "parts", "updates", "variants", "compiled", "peers", "growth")
 
 
 def waits(run: Callable[[], object], device: torch.device) -> int:
@@ -187,25 +117,58 @@ def _peak(device: torch.device) -> float:
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else float("nan")
 
 
-def main() -> None:
-    options, sizes = command_line(__doc__, device="cuda:0")
+def ways_of(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path, compiled: bool = False) -> None:
+    """Ways to the members' gradients, those of a compiler by themselves: it takes long, and may fail."""
+    make = compiled_ways if compiled else ways
+    for name, size in sizes.items():
+        more = make(size, clock.device) if clock.device.type == "cuda" else {}
+        path = output / name / ("compiled.csv" if compiled else "variants.csv")
+        variants(clock, {name: size}, repeats, path, {name: more}, usual=not compiled)
+
+
+def run(section: str, options: argparse.Namespace, sizes: dict[str, Size]) -> None:
     device = torch.device(options.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    clock = Clock(device)
-    largest = next(iter(sizes.values()))
-    summary(clock, largest, options.repeats, options.output)
-    information(clock, options.repeats, options.output)
-    batches(clock, sizes, options.repeats, options.output)
-    all_parts(clock, sizes, options.repeats, options.output)
-    updates(clock, sizes, options.repeats, options.output)
-    for name, size in sizes.items():
-        more = ways(size, device) if device.type == "cuda" else {}
-        variants(clock, {name: size}, options.repeats, options.output / name, {name: more})
-    lengths = {"D = 1000": 1000} if options.tiny else {"D = 0.36 million": 360_000, "D = 5.7 million": 5_749_443}
-    peers(clock, sizes, lengths, options.repeats, options.output)
-    base = TINY if options.tiny else Size(5, scaled(8), (32, 32, 32), 8)
-    growth(clock, base, not options.tiny, options.repeats, options.output)
+    clock, repeats, output = Clock(device), options.repeats, options.output
+    match section:
+        case "summary":
+            summary(clock, next(iter(sizes.values())), repeats, output)
+        case "information":
+            information(clock, repeats, output)
+        case "batches":
+            batches(clock, sizes, repeats, output)
+        case "parts":
+            all_parts(clock, sizes, repeats, output)
+        case "updates":
+            updates(clock, sizes, repeats, output)
+        case "variants" | "compiled":
+            ways_of(clock, sizes, repeats, output, compiled=section == "compiled")
+        case "peers":
+            lengths = (
+                {"D = 1000": 1000} if options.tiny else {"D = 0.36 million": 360_000, "D = 5.7 million": 5_749_443}
+            )
+            peers(clock, sizes, lengths, repeats, output)
+        case "growth":
+            base = TINY if options.tiny else Size(5, scaled(8), (32, 32, 32), 8)
+            growth(clock, base, not options.tiny, repeats, output)
+
+
+def main() -> None:
+    options, sizes = command_line(__doc__, "cuda:0", SECTIONS)
+    if len(options.sections) == 1:
+        run(options.sections[0], options, sizes)
+        return
+    rest = [f"--output={options.output}", f"--device={options.device}", f"--repeats={options.repeats}"]
+    failed = []
+    for section in options.sections:
+        command = [sys.executable, __file__, section, *rest, *(["--tiny"] if options.tiny else [])]
+        try:
+            subprocess.run(command, check=True, timeout=options.limit)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            failed.append(f"{section}: {error}")
+    if failed:
+        raise SystemExit("\n".join(failed))
 
 
 if __name__ == "__main__":

@@ -176,10 +176,11 @@ def variants(
     clock: Clock,
     sizes: dict[str, Size],
     repeats: int,
-    output: Path,
+    path: Path,
     more: dict[str, dict[str, Callable[[], Callable[[], object]]]] | None = None,
+    usual: bool = True,
 ) -> None:
-    """Other ways to the members' gradients; ``more`` has those of one kind of device, by the size's name."""
+    """Other ways to the members' gradients: those of any device (``usual``), and ``more``, by the size's name."""
     rows = []
     for name, size in sizes.items():
         ways: dict[str, Callable[[], object]] = {"loop (kept)": looped(size, clock.device)}
@@ -189,9 +190,10 @@ def variants(
             "loop, bfloat16": partial(looped, size, clock.device, amp=True),
             "M modules": partial(modules, size, clock.device),
             "M modules, channels_last_3d": partial(modules, size, clock.device, channels_last=True),
-            "M modules, torch.compile": partial(modules, size, clock.device, compiled=True),
         }
-        attempts |= (more or {}).get(name, {})
+        if clock.device.type == "cpu":  # minutes of a compiler for M networks; `gpu_ways.py` compiles one
+            attempts["M modules, torch.compile"] = partial(modules, size, clock.device, compiled=True)
+        attempts = (attempts if usual else {}) | (more or {}).get(name, {})
         for way, make in attempts.items():
             try:
                 ways[way] = make()
@@ -201,7 +203,8 @@ def variants(
                 reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"[:80] if str(error) else repr(error)
                 rows.append({"size": name, "way": way, "seconds": float("nan"), "ratio": float("nan"), "note": reason})
 
-        ways["loop, deterministic algorithms"] = partial(deterministic, ways["loop (kept)"])
+        if usual:
+            ways["loop, deterministic algorithms"] = partial(deterministic, ways["loop (kept)"])
         times = clock.compare(ways, repeats, warm=False)  # each has run once
         base = median(times["loop (kept)"])
         for way, values in times.items():
@@ -209,7 +212,7 @@ def variants(
                 {"size": name, "way": way, "seconds": median(values), "ratio": median(values) / base, "note": ""}
             )
         gc.collect()
-    table("Ways to the members' gradients", ("size", "way", "seconds", "ratio", "note"), rows, output / "variants.csv")
+    table("Ways to the members' gradients", ("size", "way", "seconds", "ratio", "note"), rows, path)
 
 
 def pyro_update(particles: Tensor, optimizer: torch.optim.Optimizer) -> Callable[[], object]:
@@ -401,7 +404,7 @@ def main() -> None:
     }
     light = {"tiny": TINY} if options.tiny else light
     if "variants" in options.what:
-        variants(clock, light, options.repeats, options.output)
+        variants(clock, light, options.repeats, options.output / "variants.csv")
     if "peers" in options.what:
         lengths = {"D = 1000": 1000} if options.tiny else {"D = 0.36 million": 360_000, "D = 5.7 million": 5_749_443}
         peers(clock, light, lengths, options.repeats, options.output)

@@ -7,7 +7,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,14 +177,26 @@ def table(title: str, columns: tuple[str, ...], rows: list[dict], path: Path) ->
         writer.writerows({c: f"{r[c]:.5g}" if isinstance(r[c], float) else r[c] for c in columns} for r in rows)
 
 
-def command_line(description: str | None, device: str) -> tuple[argparse.Namespace, dict[str, Size]]:
-    """What the programs are told (``output``, ``device``, ``repeats``, ``tiny``), and the sizes that follow."""
+def command_line(
+    description: str | None, device: str, sections: Sequence[str] = ()
+) -> tuple[argparse.Namespace, dict[str, Size]]:
+    """What the programs are told (``output``, ``device``, ``repeats``, ``tiny``), and the sizes that follow.
+
+    With ``sections`` also which of them (``sections``, by default all), and the seconds that each may take (``limit``).
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="where tables and plots go")
     parser.add_argument("--device", default=device)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--tiny", action="store_true", help="sizes of no meaning, to try the program")
+    if sections:
+        parser.add_argument("sections", nargs="*", help="of " + ", ".join(sections))
+        parser.add_argument("--limit", type=float, help="seconds that a section may take, where there are several")
     options = parser.parse_args()
+    if sections:
+        if unknown := set(options.sections) - set(sections):
+            parser.error(f"unknown sections: {', '.join(sorted(unknown))}")
+        options.sections = options.sections or list(sections)
     return options, {"tiny": TINY} if options.tiny else {"paper": PAPER, "small": SMALL}
 
 

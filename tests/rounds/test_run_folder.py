@@ -1,11 +1,14 @@
 """What a run's folder notices of its own files before it goes on."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 import pytest
 import torch
 
+import svgd_monai
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import write_csv, write_torch
-from svgd_monai.rounds import RunFolder
+from svgd_monai.rounds import RunFolder, run_folder
 from svgd_monai.rounds.round import Round
 from svgd_monai.rounds.stages import Stages
 
@@ -49,3 +52,15 @@ def test_a_round_that_lacks_a_file_is_not_complete(folder, name):
     assert Round(folder, stages, 0).complete(final=False)
     (folder.round(0) / name).unlink()
     assert not Round(folder, stages, 0).complete(final=False)
+
+
+def test_the_record_needs_no_installed_package(tmp_path, monkeypatch):
+    def of_a_source_tree(name):
+        if name == "svgd_monai":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(run_folder, "version", of_a_source_tree)
+    record = run_folder.people_record({"seed": 0, "images": str(tmp_path)}, {}, {1: "a"})
+    assert record["versions"]["svgd_monai"] == svgd_monai.__version__
+    assert record["versions"]["torch"] == version("torch")
