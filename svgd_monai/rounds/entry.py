@@ -12,21 +12,25 @@ from svgd_monai.rounds.hooks import Hook
 from svgd_monai.rounds.loop import ActiveLearning
 from svgd_monai.rounds.people.loop import PeopleLearning
 from svgd_monai.rounds.shared import Follower, SharedStages
+from svgd_monai.rounds.stages import stage_files
 from svgd_monai.workflow import KEYS, MACHINERY, calling_workflow, tracking_keys, tracking_of
 
 #: Keys of ``active_learning.yaml`` that are the loop's own and not handed on to the stages.
 _LOOP = ("loop", "hooks", "stages")
 
 
-def active_learning(stages: Mapping[str, str], hooks: Sequence[Hook] = ()) -> ActiveLearning | Follower:
+def active_learning(stages: Mapping[str, str | Sequence[str]], hooks: Sequence[Hook] = ()) -> ActiveLearning | Follower:
     """The loop of the configuration that calls this, with all its top-level keys; of several processes the first's.
 
     Those of :data:`svgd_monai.workflow.KEYS` are resolved; all others, which overlay files may have added or replaced
     (a network, an intensity transform), go to the stages as they are written, to be resolved there.
 
     Args:
-        stages: file name of each stage's configuration, beside the calling one.
+        stages: configuration file of each stage, or several, see :func:`~svgd_monai.rounds.stages.stage_files`.
         hooks: called around the rounds.
+
+    Raises:
+        SettingsError: a stage's files make no configuration, or keys contradict one another.
     """
     caller = calling_workflow()
     workflow = caller.workflow
@@ -39,7 +43,7 @@ def active_learning(stages: Mapping[str, str], hooks: Sequence[Hook] = ()) -> Ac
             components[key] = copy.deepcopy(value)
     if settings["oracle"] == "people" and settings["initial_labelled"] is None:
         raise SettingsError("initial_labelled: 'all' is for a data set; people are asked for a number of cases.")
-    files = {name: folder / file for name, file in stages.items()}
+    files = stage_files(stages, folder)
     imports = parser.get("imports", [])
     if not is_first():
         return Follower(SharedStages(files, {**components, **settings}, imports))

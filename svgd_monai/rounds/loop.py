@@ -52,7 +52,7 @@ class ActiveLearning:
     Args:
         settings: the resolved keys of the configuration, see :data:`svgd_monai.workflow.KEYS`.
         components: the other top-level keys, as the configuration files have them; handed on to the stages.
-        stages: configuration file of ``train``, ``evaluate`` and ``acquire``.
+        stages: configuration file, or files, of ``train``, ``evaluate`` and ``acquire``.
         hooks: called around the rounds, in their order.
         data_lists: folder in which names of split files are looked up.
         oracle: gives, for the data set, the source of labels.
@@ -69,7 +69,7 @@ class ActiveLearning:
     def __init__(
         self,
         settings: Mapping[str, Any],
-        stages: Mapping[str, str | os.PathLike[str]],
+        stages: Mapping[str, str | os.PathLike[str] | Sequence[str | os.PathLike[str]]],
         components: Mapping[str, Any] | None = None,
         hooks: Sequence[Hook] = (),
         data_lists: str | os.PathLike[str] | None = None,
@@ -84,6 +84,7 @@ class ActiveLearning:
         self.oracle = oracle
         self.folder = RunFolder(settings["output_dir"])
         self.stages = SharedStages(stages, {**self.components, **self.settings}, imports, tracking)
+        self._recorded = self.components | self.stages.changes()
         self.curve: list[dict[str, Any]] = []
         self.ledger: Ledger
         self.writer: SummaryWriter | None = None
@@ -120,7 +121,7 @@ class ActiveLearning:
                 leave_out=self._left_out(),
             )
             split = split.without(task.bad)
-            record = run_record(self.settings, self.components, split, task)
+            record = run_record(self.settings, self._recorded, split, task)
             if not self.folder.run_file.is_file():  # before it, for a run that goes on keeps to this list
                 write_bad_cases(self.folder.root / BAD_CASES_FILE, task.bad)
             finished = self.folder.open(record)

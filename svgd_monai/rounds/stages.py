@@ -7,22 +7,61 @@ import gc
 import logging
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from monai.bundle import ConfigParser
+from monai.utils import ensure_tuple
 
+from svgd_monai.errors import SettingsError
+from svgd_monai.files import reason
 from svgd_monai.workflow import evaluate_steps, track
 
 logger = logging.getLogger(__name__)
+
+#: What MONAI raises where a file is no mapping, or a key of it leads nowhere.
+_NO_CONFIGURATION = (AttributeError, KeyError, TypeError, UserWarning, ValueError)
+
+
+def stage_files(stages: Mapping[str, str | Sequence[str]], folder: Path) -> dict[str, list[Path]]:
+    """Where the files of each stage lie.
+
+    Args:
+        stages: by the stage's name a file, or several, as ``--config_file`` takes them: each changes what stands in
+            those before it. A file lies in ``folder``, or is a path from the current folder.
+        folder: of the bundle's configurations.
+
+    Raises:
+        SettingsError: a file is missing or no configuration, or changes what is not there.
+    """
+    found = {}
+    for stage, names in stages.items():
+        found[stage] = [_stage_file(stage, name, folder) for name in ensure_tuple(names)]
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="Can't merge entry")  # a + in front of what is not there
+                ConfigParser.load_config_files([str(path) for path in found[stage]])
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, *_NO_CONFIGURATION) as error:
+            listed = ", ".join(map(str, found[stage]))
+            raise SettingsError(f"stages: {listed} make no configuration of {stage} ({reason(error)}).") from error
+    return found
+
+
+def _stage_file(stage: str, name: str, folder: Path) -> Path:
+    for path in (folder / name, Path(name)):
+        if path.is_file():
+            return path
+    raise SettingsError(f"stages: there is no {name} for {stage}, neither in {folder} nor in the current folder.")
 
 
 class Stages:
     """Runs ``train.yaml`` and its like.
 
     Args:
-        files: configuration file of each stage, by the stage's name.
+        files: by the stage's name its configuration file, or several, each of which changes those before it.
         overrides: top-level keys that every stage gets: the loop's resolved settings, and the components that overlay
             files gave. A key set once on the loop holds in every stage.
         imports: import statements that overlay files gave, added to each stage's own.
@@ -31,20 +70,20 @@ class Stages:
 
     def __init__(
         self,
-        files: Mapping[str, str | os.PathLike[str]],
+        files: Mapping[str, str | os.PathLike[str] | Sequence[str | os.PathLike[str]]],
         overrides: Mapping[str, Any],
         imports: Sequence[str] = (),
         tracking: Mapping[str, Any] | None = None,
     ) -> None:
         self.tracking = tracking or None
         self.imports = list(imports)
-        self.files = {name: Path(path) for name, path in files.items()}
+        self.files = {name: [Path(path) for path in ensure_tuple(paths)] for name, paths in files.items()}
         self.overrides = dict(overrides)
 
     def parser(self, stage: str, **keys: Any) -> ConfigParser:
         """The configuration of a stage with the loop's settings and ``keys``, parsed but not evaluated."""
         parser = ConfigParser()
-        parser.read_config(self.files[stage])
+        parser.read_config([str(path) for path in self.files[stage]])
         parser["imports"] = [*parser.get("imports", []), *self.imports]
         for key, value in {**self.overrides, **keys}.items():
             # A component is copied, for parsing changes it in place; a live object, such as a writer, is shared.
@@ -52,6 +91,14 @@ class Stages:
         track(parser, self.tracking, f"round_{parser.get('round', 0):03d}_{stage}")
         parser.parse()
         return parser
+
+    def changes(self) -> dict[str, Any]:
+        """What files behind its first change in a stage, as they are written: ``stages#<stage>`` -> their contents."""
+        return {
+            f"stages#{stage}": [ConfigParser.load_config_file(str(path)) for path in later]
+            for stage, (_, *later) in self.files.items()
+            if later
+        }
 
     def run(self, stage: str, **keys: Any) -> float:
         """Run a stage.

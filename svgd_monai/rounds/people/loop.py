@@ -90,7 +90,7 @@ class PeopleLearning(ActiveLearning):
             self.folder.remove_temporaries()
             keys = (self.settings[key] for key in ("cache_dir", "in_channels", "on_bad_case"))
             self.data = data.checked(self.classes, *keys)
-            finished = self.folder.open(people_record(self.settings, self.components, self.classes))
+            finished = self.folder.open(people_record(self.settings, self._recorded, self.classes))
             self.people = state.read_people_ledger(self.folder.ledger_file)
             state.admit(self.people, self.data)
             write_bad_cases(self.folder.root / BAD_CASES_FILE, self.data.bad)
@@ -239,8 +239,7 @@ class PeopleLearning(ActiveLearning):
     def _record(self, number: int, final: bool) -> None:
         """The round's row of the curve, its queries in the ledger, and its advice."""
         people, stages = self.people, self._round(number)
-        row = curve_row(stages.folder, number, people.unique_labels(number), len(people.training[number]))
-        self.curve.append(row)
+        self.curve.append(curve_row(stages.folder, number, people.unique_labels(number), len(people.training[number])))
         write_csv(self.folder.curve_file, curve_columns([n for v, n in self.classes.items() if v > 0]), self.curve)
         if not final and len(people.queries) == number:
             people.queries.append(stages.queries())

@@ -36,14 +36,16 @@ def study(configuration: str) -> Study:
     parser = workflow.parser
     file = Path(workflow.config_root_path) / configuration
     known = _known_keys(file)
+    base = ConfigParser.load_config_file(str(file))
     common: dict[str, Any] = {}
     for key, value in parser.config.items():
         if key in _OF_A_CELL or key in (*MACHINERY, *_STUDY, *STUDY_KEYS):
             continue
+        if key == "stages" and value == base[key]:  # as a run has them by itself
+            continue
         common[key] = parser.get_parsed_content(key) if key in KEYS else copy.deepcopy(value)
     if "imports" in parser:
         common["imports"] = list(parser["imports"])
-    base = ConfigParser.load_config_file(str(file))
     # As they are written: a component in them is resolved in the runs, not here.
     methods, grid = (copy.deepcopy(parser.config.get(key)) for key in ("methods", "grid"))
     seeds = parser.get_parsed_content("seeds")

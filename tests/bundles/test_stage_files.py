@@ -1,0 +1,147 @@
+"""Files of a stage's own: the example of docs/extending.md, and what may be wrong with them."""
+
+import json
+import shutil
+
+import pytest
+from command import TINY, run_bundle, words
+from printed import printed_commands, run_printed
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from svgd_monai.rounds.stages import Stages, stage_files
+from svgd_monai.rounds.study.runner import Study
+
+HEADING = "## Handlers, metrics and all else within a stage"
+
+
+@pytest.fixture(scope="module")
+def desk(bundle, phantom_mr, tmp_path_factory):
+    """The current folder of someone who follows the page."""
+    folder = tmp_path_factory.mktemp("desk")
+    shutil.copy(bundle / "docs/examples/pictures.yaml", folder)
+    (folder / "Task04_Hippocampus").symlink_to(phantom_mr)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(bundle, desk):
+    """The printed commands, in their order; two validations in each of two rounds."""
+    commands = printed_commands(bundle / "docs/extending.md", HEADING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(desk)
+        results = [run_printed(command, bundle, validations_per_round=2) for command in commands]
+    assert [result.exit_code for result in results] == [0, 0], [result.last_line for result in results]
+    return commands
+
+
+@pytest.fixture
+def at_desk(desk, done, monkeypatch):
+    monkeypatch.chdir(desk)
+    return desk
+
+
+def pictures(folder):
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    return {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
+def loop(bundle, out, *overlays, **keys):
+    keys = {**TINY, "dataset_dir": "Task04_Hippocampus", "output_dir": out, **keys}
+    return run_bundle(*words(bundle / "configs/active_learning.yaml", *overlays, **keys))
+
+
+class TestPage:
+    def test_the_loop_shows_pictures_of_every_validation(self, desk, done):
+        found = pictures(desk / "runs/pictures")
+        for tag in ("input_0_HWD/image", "input_1_HWD/image", "output_HWD/image/2"):
+            assert found[tag] == [1, 2, 3, 4]
+
+    def test_so_does_a_training_by_itself(self, desk, done):
+        assert pictures(desk / "runs/pictures_by_itself")["output_HWD/image/0"] == [1, 2]
+
+    def test_the_run_records_what_the_file_says(self, desk, done):
+        (recorded,) = json.loads((desk / "runs/pictures/run.json").read_text())["components"]["stages#train"]
+        assert recorded["+validate#handlers"][0]["_target_"] == "TensorBoardImageHandler"
+
+    def test_the_same_command_goes_on(self, bundle, at_desk, done):
+        result = run_printed(done[0], bundle, validations_per_round=2)
+        assert result.exit_code == 0
+        assert "is finished" in result.stdout
+
+    @pytest.mark.parametrize("change", ["another content", "without it"])
+    def test_a_run_is_not_mixed_with_another(self, bundle, at_desk, change, tmp_path):
+        text = (at_desk / "pictures.yaml").read_text().replace("max_channels: 3", "max_channels: 1")
+        (tmp_path / "pictures.yaml").write_text(text)
+        more = {"stages#train": ["train.yaml", str(tmp_path / "pictures.yaml")]} if change == "another content" else {}
+        result = loop(bundle, "runs/pictures", validations_per_round=2, **more)
+        assert result.exit_code == 1
+        assert result.last_line.startswith("stages#train: not as in the run in runs/pictures")
+
+
+class TestOverlay:
+    def test_hands_the_files_on_to_the_runs_of_a_study(self, bundle, at_desk, tmp_path, monkeypatch):
+        (tmp_path / "overlay.yaml").write_text("stages#train: [train.yaml, pictures.yaml]\n")
+        studies = []
+
+        def run(study):
+            studies.append(study)
+
+        monkeypatch.setattr(Study, "run", run)
+        for overlays in ([], [tmp_path / "overlay.yaml"]):
+            keys = {"dataset_dir": "Task04_Hippocampus", "output_dir": tmp_path / "study", "device": "cpu"}
+            result = run_bundle(*words(bundle / "configs/study.yaml", *overlays, **keys))
+            assert result.exit_code == 0, result.last_line
+        plain, changed = (study.overlay(study.cells[0]) for study in studies)
+        assert "stages" not in plain, "runs of studies that have begun know no such key"
+        assert changed["stages"]["train"] == ["train.yaml", "pictures.yaml"]
+        assert changed["stages"]["acquire"] == "acquire.yaml"
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            ("+validate#handler: [{_target_: Handler}]\n", "Can't merge entry ['+validate#handler']"),
+            ("validate#evaluators#amp: false\n", "query key: evaluators"),
+            ("+validate#handlers: {_target_: Handler}\n", "config must be dict or list for key `+validate#handlers`"),
+            ("- a\n- b\n", "AttributeError"),
+            ("a: b: c\n", "mapping values are not allowed here"),
+            ("\x00", "ReaderError"),
+        ],
+    )
+    def test_a_file_that_makes_no_configuration_is_named(self, bundle, at_desk, content, why, tmp_path):
+        path = tmp_path / "mine.yaml"
+        path.write_text(content)
+        result = loop(bundle, tmp_path / "out", **{"stages#train": ["train.yaml", str(path)]})
+        assert result.exit_code == 1
+        assert result.last_line.startswith("stages: ")
+        assert f"{path} make no configuration of train (" in result.last_line
+        assert why in result.last_line
+        assert not (tmp_path / "out").exists()
+
+    def test_a_missing_file_is_named(self, bundle, at_desk, tmp_path):
+        result = loop(bundle, tmp_path / "out", **{"stages#train": ["train.yaml", "nowhere.yaml"]})
+        assert result.exit_code == 1
+        assert result.last_line.startswith("stages: there is no nowhere.yaml for train, neither in ")
+        assert not (tmp_path / "out").exists()
+
+
+class TestFiles:
+    def test_of_the_bundle_come_before_those_of_the_current_folder(self, tmp_path, monkeypatch):
+        bundle, desk = tmp_path / "configs", tmp_path / "desk"
+        for path, text in {
+            bundle / "train.yaml": "a: {b: [1]}\nc: 1\n",
+            desk / "train.yaml": "wrong: 1\n",
+            desk / "mine.yaml": "+a#b: [2]\n",
+        }.items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        monkeypatch.chdir(desk)
+        files = stage_files({"train": ["train.yaml", "mine.yaml"], "acquire": "train.yaml"}, bundle)
+        assert [path.resolve() for path in files["train"]] == [bundle / "train.yaml", desk / "mine.yaml"]
+        stages = Stages(files, {"c": 3})
+        parser = stages.parser("train")
+        assert (parser["a"]["b"], parser["c"]) == ([1, 2], 3)
+        assert stages.parser("acquire")["a"]["b"] == [1]
+        assert stages.changes() == {"stages#train": [{"+a#b": [2]}]}
