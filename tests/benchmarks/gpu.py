@@ -1,6 +1,6 @@
 """All that ``step.py`` measures, on a GPU, with what only a GPU has: streams, graphs, waits, and a profile of one step.
 
-    python tests/benchmarks/gpu.py --output <folder> [--device cuda:0] [<section> ...] [--limit <seconds>]
+    python tests/benchmarks/gpu.py --output <folder> [--device cuda:0] [<section> ...] [--sizes paper] [--limit <s>]
     python tests/benchmarks/gpu.py --output <folder> --device cpu --tiny     # does the program run?
 
 Sections are summary, information, batches, parts, updates, variants, compiled, peers and growth; without any, all.
@@ -160,6 +160,7 @@ def main() -> None:
         run(options.sections[0], options, sizes)
         return
     rest = [f"--output={options.output}", f"--device={options.device}", f"--repeats={options.repeats}"]
+    rest += ["--sizes", *options.sizes]
     failed = []
     for section in options.sections:
         command = [sys.executable, __file__, section, *rest, *(["--tiny"] if options.tiny else [])]

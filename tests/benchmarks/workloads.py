@@ -180,7 +180,7 @@ def table(title: str, columns: tuple[str, ...], rows: list[dict], path: Path) ->
 def command_line(
     description: str | None, device: str, sections: Sequence[str] = ()
 ) -> tuple[argparse.Namespace, dict[str, Size]]:
-    """What the programs are told (``output``, ``device``, ``repeats``, ``tiny``), and the sizes that follow.
+    """What the programs are told (``output``, ``device``, ``repeats``, ``sizes``, ``tiny``), and the sizes that follow.
 
     With ``sections`` also which of them (``sections``, by default all), and the seconds that each may take (``limit``).
     """
@@ -188,6 +188,8 @@ def command_line(
     parser.add_argument("--output", type=Path, required=True, help="where tables and plots go")
     parser.add_argument("--device", default=device)
     parser.add_argument("--repeats", type=int, default=20)
+    known = {"paper": PAPER, "small": SMALL}
+    parser.add_argument("--sizes", nargs="+", choices=known, default=list(known))
     parser.add_argument("--tiny", action="store_true", help="sizes of no meaning, to try the program")
     if sections:
         parser.add_argument("sections", nargs="*", help="of " + ", ".join(sections))
@@ -197,7 +199,7 @@ def command_line(
         if unknown := set(options.sections) - set(sections):
             parser.error(f"unknown sections: {', '.join(sorted(unknown))}")
         options.sections = options.sections or list(sections)
-    return options, {"tiny": TINY} if options.tiny else {"paper": PAPER, "small": SMALL}
+    return options, {"tiny": TINY} if options.tiny else {name: known[name] for name in options.sizes}
 
 
 @contextlib.contextmanager
