@@ -96,9 +96,9 @@ def normalise_compiled(x: Tensor, mean: None, variance: None, weight: Tensor, bi
     return compiled_norm(x, weight, bias, eps)
 
 
-def unpadded(input: Tensor, pad: list[int], *rest: Any) -> Tensor:
+def unpadded(input: Tensor, pad: list[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """No copy where there is nothing to pad."""
-    return PAD(input, pad, *rest) if any(pad) else input
+    return PAD(input, pad, mode, value) if any(pad) else input
 
 
 PAD, compiled_norm = functional.pad, torch.compile(instance_norm, dynamic=False)
