@@ -28,7 +28,7 @@ def write_bad_cases(path: str | os.PathLike[str], bad: Mapping[str, str]) -> Non
         Path(path).unlink(missing_ok=True)
         return
     write_csv(path, BAD_CASES_COLUMNS, [{"case": case, "reason": words} for case, words in sorted(bad.items())])
-    logger.warning("%d bad cases are left out, see %s.", len(bad), path)
+    logger.warning("Bad cases left out: %d, see %s.", len(bad), path)
 
 
 def read_bad_cases(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -65,7 +65,7 @@ def check_cases(
     finally:
         cache.save()
     if found and bad is None:
-        raise _complaint(found)
+        raise complaint(found)
     if bad is not None:
         bad.update(found)
     for case, fact in facts.items():
@@ -115,7 +115,8 @@ def dataset_fingerprint(facts: Mapping[str, CaseFacts]) -> str:
     return digest.hexdigest()
 
 
-def _complaint(bad: Mapping[str, str]) -> DataError:
+def complaint(bad: Mapping[str, str]) -> DataError:
+    """The error that tells of bad cases: of the first in full, of the others by name."""
     (case, words), *others = bad.items()
     sentence = f"Case {case}: {words.removesuffix('.')}"
     if others:

@@ -6,7 +6,7 @@ The items are those of :data:`svgd_monai.data.entries.Item`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,10 @@ def read_classes(dataset_dir: str | os.PathLike[str]) -> dict[int, str]:
 
 
 def read_images(
-    path: str | os.PathLike[str], base_dir: str | os.PathLike[str] | None = None, allow_outside: bool = False
+    path: str | os.PathLike[str],
+    base_dir: str | os.PathLike[str] | None = None,
+    allow_outside: bool = False,
+    bad: dict[str, str] | None = None,
 ) -> list[Item]:
     """List the images of an inference, each once and without labels: items that differ in keys cannot be batched.
 
@@ -99,6 +102,8 @@ def read_images(
         base_dir: the folder that paths in a data list are relative to; by default the list's own.
         allow_outside: accept listed images that, with symbolic links followed, lie outside that folder. In a folder
             without a list, links are the user's own and may lead anywhere.
+        bad: takes the sentence of each listed image that is missing or outside, by case, which then is no error but is
+            left out; None: it is an error.
 
     Raises:
         DataError: there is nothing at ``path``, no image in it, or an image that it lists is missing or outside.
@@ -107,7 +112,7 @@ def read_images(
     if is_folder(path):
         file = path / "dataset.json"
         if is_file(file):
-            return _read_listed(file, ("training", "test"), path, allow_outside)
+            return _read_listed(file, ("training", "test"), path, allow_outside, bad)
         entries: list[Any] = sorted(
             entry.name
             for entry in path.iterdir()
@@ -119,7 +124,7 @@ def read_images(
     if path.name.endswith(NIFTI_SUFFIXES):
         return [read_image(str(path), path.name, path.parent, allow_outside=True)]
     base = path.parent if base_dir is None else Path(base_dir).absolute()
-    return _read_listed(path, IMAGE_KEYS, base, allow_outside)
+    return _read_listed(path, IMAGE_KEYS, base, allow_outside, bad)
 
 
 def _read_task(dataset_dir: str | os.PathLike[str]) -> tuple[Path, Path, dict[str, Any]]:
@@ -160,7 +165,9 @@ def _read_classes(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
     return dict(sorted(classes.items()))
 
 
-def _read_listed(file: Path, keys: Sequence[str], root: Path, allow_outside: bool) -> list[Item]:
+def _read_listed(
+    file: Path, keys: Sequence[str], root: Path, allow_outside: bool, bad: dict[str, str] | None
+) -> list[Item]:
     content = read_json_object(file)
     used = [key for key in keys if key in content]
     if not used:
@@ -170,14 +177,27 @@ def _read_listed(file: Path, keys: Sequence[str], root: Path, allow_outside: boo
         for key in used
         for number, entry in enumerate(read_list(file, content, key), start=1)
     )
-    return _distinct(file, (read_image(where, entry, root, allow_outside) for where, entry in entries))
+    return _distinct(file, _sound(entries, root, allow_outside, bad), bad)
 
 
-def _distinct(source: Path, items: Iterable[Item]) -> list[Item]:
+def _sound(
+    entries: Iterable[tuple[str, Any]], root: Path, allow_outside: bool, bad: dict[str, str] | None
+) -> Iterator[Item]:
+    for where, entry in entries:
+        try:
+            yield read_image(where, entry, root, allow_outside)
+        except DataError as error:
+            case = _named_case(entry)
+            if bad is None or case is None:
+                raise
+            bad.setdefault(case, str(error))
+
+
+def _distinct(source: Path, items: Iterable[Item], bad: Mapping[str, str] | None = None) -> list[Item]:
     distinct: dict[str, Item] = {}
     for item in items:
         if distinct.setdefault(item["case"], item)["image"] != item["image"]:
             raise DataError(f"{source} holds two images of the case {item['case']}.")
-    if not distinct:
+    if not distinct and not bad:
         raise DataError(f"{source} holds no NIfTI image.")
     return list(distinct.values())

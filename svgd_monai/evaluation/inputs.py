@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from svgd_monai.data import checked_images, read_images
+from svgd_monai.data import BAD_CASES_FILE, checked_images, read_images, write_bad_cases
 from svgd_monai.data.entries import Item
 from svgd_monai.errors import DataError, RunFolderError, SettingsError
 from svgd_monai.files import read_json
@@ -18,8 +18,9 @@ def inference_images(
     output_dir: str | os.PathLike[str],
     in_channels: int | None = None,
     allow_outside: bool = False,
+    on_bad_case: str = "fail",
 ) -> list[Item]:
-    """The images to segment, each read once and found sound, before anything is written.
+    """The images to segment, each read once and found sound, before any is begun.
 
     Args:
         dataset_dir: an MSD task folder, a folder of NIfTI files, one file, or a data list.
@@ -27,18 +28,23 @@ def inference_images(
             it would take the results for scans.
         in_channels: input channels of the network; None does not compare.
         allow_outside: accept images of a list that lie outside its folder.
+        on_bad_case: ``fail``, or ``skip`` to leave bad images out; ``bad_cases.csv`` in ``output_dir`` says which.
 
     Raises:
-        DataError: an image is missing or unsound, or lies in ``output_dir``; the sentence names it.
+        DataError: an image (with ``skip``: each) is missing or unsound, or lies in ``output_dir``; the sentence names
+            it.
     """
+    bad: dict[str, str] | None = {} if on_bad_case == "skip" else None
     output = Path(output_dir).resolve()
-    for item in read_images(dataset_dir, allow_outside=allow_outside):
+    for item in read_images(dataset_dir, allow_outside=allow_outside, bad=bad):
         if Path(item["image"]).parent.resolve() == output:
             raise DataError(
                 f"output_dir: {output_dir} holds the image {item['image']}, and the next inference on that folder "
                 "would take the results for images; choose another folder."
             )
-    return checked_images(dataset_dir, in_channels, allow_outside)
+    images = checked_images(dataset_dir, in_channels, allow_outside, bad)
+    write_bad_cases(Path(output_dir) / BAD_CASES_FILE, bad or {})
+    return images
 
 
 def named_classes(

@@ -471,6 +471,15 @@ class TestRefusals:
         self.refused(bundles, committee, tmp_path / "images", tmp_path / "out", f"Case strange: {path}", words_of_it)
         assert not (tmp_path / "out").exists()
 
+    def test_an_unsound_image_is_left_out_where_that_is_asked_for(self, bundles, committee, tmp_path):
+        save(tmp_path / "images/a_sound_one.nii.gz", NOTHING + np.arange(7))
+        save(tmp_path / "images/strange.nii.gz", NOTHING[0, 0])
+        keys = tiny(committee, on_bad_case="skip")
+        result = infer(bundles, tmp_path / "images", tmp_path / "out", **keys)
+        assert "Bad cases left out: 1" in result.stdout
+        assert list(rows_of(tmp_path / "out")) == ["a_sound_one"]
+        assert "strange.nii.gz" in (tmp_path / "out/bad_cases.csv").read_text()
+
     def test_a_file_that_is_cut_off(self, bundles, committee, tmp_path):
         path = save(tmp_path / "images/short.nii.gz", np.random.default_rng(0).random((20, 20, 20)))
         path.write_bytes(path.read_bytes()[:5000])

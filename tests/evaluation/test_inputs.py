@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from svgd_monai.data import BAD_CASES_FILE, read_bad_cases
 from svgd_monai.errors import DataError, SettingsError
 from svgd_monai.evaluation import inference_images, named_classes
 
@@ -46,6 +47,30 @@ class TestImages:
         scan(path).write_bytes(b"<html>")
         with pytest.raises(DataError, match=r"Case a: .*a\.nii\.gz is not gzip"):
             inference_images(path.parent, tmp_path / "out")
+
+    def test_that_are_unsound_or_missing_are_left_out_and_listed(self, tmp_path):
+        sound, short = scan(tmp_path / "scans/a.nii.gz"), scan(tmp_path / "scans/b.nii.gz")
+        short.write_bytes(short.read_bytes()[:-9])
+        listed, out = tmp_path / "list.json", tmp_path / "out"
+        listed.write_text(json.dumps({"images": ["scans/a.nii.gz", "scans/b.nii.gz", "scans/c.nii.gz"]}))
+        items = [{"case": "a", "image": str(sound)}]
+        assert inference_images(sound.parent, out, on_bad_case="skip") == items
+        assert list(read_bad_cases(out / BAD_CASES_FILE)) == ["b"]
+        assert inference_images(listed, out, on_bad_case="skip") == items
+        reasons = read_bad_cases(out / BAD_CASES_FILE)
+        assert [word in reasons[case] for case, word in (("b", "is cut off"), ("c", "c.nii.gz"))] == [True, True]
+        with pytest.raises(DataError, match=r"c\.nii\.gz"):
+            inference_images(listed, out)
+        scan(short)
+        assert len(inference_images(sound.parent, out)) == 2
+        assert not (out / BAD_CASES_FILE).exists(), "the list of an earlier inference is gone"
+
+    def test_of_which_none_is_sound_are_refused(self, tmp_path):
+        for name in "ab":
+            scan(tmp_path / f"scans/{name}.nii.gz").write_bytes(b"<html>")
+        with pytest.raises(DataError, match=r"^Case a: .*a\.nii\.gz is not gzip.* \(and 1 more bad case: b\)"):
+            inference_images(tmp_path / "scans", tmp_path / "out", on_bad_case="skip")
+        assert not (tmp_path / "out").exists()
 
 
 class TestClasses:

@@ -100,6 +100,7 @@ class Handout:
             committee_file=str(committee),
             uncertainty_map=get_strategy(self.settings["acquisition"]).uncertainty_map,
             classes=list(self.classes.values()),
+            on_bad_case="fail",  # each is asked for
             allow_outside=True,  # the list is the run's own, the images are the team's
         )
         rows = {row["case"]: row for row in read_csv(folder / INFERENCE_FILE)}
