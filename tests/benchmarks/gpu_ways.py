@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 from workloads import LOSS, Ours, Size
 
-#: Greatest difference of a way's gradients from the loop's, relative to their norm: bfloat16 rounds to 1 in 256, through many layers.
+#: Greatest difference of a way's gradients from the loop's, relative to their norm: many layers round to 1 in 256.
 TOLERANCE = 0.25
 Run = Callable[[], object]
 
