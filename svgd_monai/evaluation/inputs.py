@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from svgd_monai.data import BAD_CASES_FILE, checked_images, read_images, write_bad_cases
+from svgd_monai.data import checked_images, read_images, write_bad_cases
 from svgd_monai.data.entries import Item
 from svgd_monai.errors import DataError, RunFolderError, SettingsError
 from svgd_monai.files import read_json
+
+#: Not the name of a run's list of bad cases, which holds for the rest of the run: both may lie in one folder.
+BAD_IMAGES_FILE = "inference_bad_cases.csv"
 
 
 def inference_images(
@@ -28,7 +31,8 @@ def inference_images(
             it would take the results for scans.
         in_channels: input channels of the network; None does not compare.
         allow_outside: accept images of a list that lie outside its folder.
-        on_bad_case: ``fail``, or ``skip`` to leave bad images out; ``bad_cases.csv`` in ``output_dir`` says which.
+        on_bad_case: ``fail``, or ``skip``: bad images are left out, and :data:`BAD_IMAGES_FILE` in ``output_dir`` lists
+            them.
 
     Raises:
         DataError: an image (with ``skip``: each) is missing or unsound, or lies in ``output_dir``; the sentence names
@@ -43,7 +47,7 @@ def inference_images(
                 "would take the results for images; choose another folder."
             )
     images = checked_images(dataset_dir, in_channels, allow_outside, bad)
-    write_bad_cases(Path(output_dir) / BAD_CASES_FILE, bad or {})
+    write_bad_cases(Path(output_dir) / BAD_IMAGES_FILE, bad or {})
     return images
 
 

@@ -478,7 +478,7 @@ class TestRefusals:
         result = infer(bundles, tmp_path / "images", tmp_path / "out", **keys)
         assert "Bad cases left out: 1" in result.stdout
         assert list(rows_of(tmp_path / "out")) == ["a_sound_one"]
-        assert "strange.nii.gz" in (tmp_path / "out/bad_cases.csv").read_text()
+        assert "strange.nii.gz" in (tmp_path / "out/inference_bad_cases.csv").read_text()
 
     def test_a_file_that_is_cut_off(self, bundles, committee, tmp_path):
         path = save(tmp_path / "images/short.nii.gz", np.random.default_rng(0).random((20, 20, 20)))

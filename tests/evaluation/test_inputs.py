@@ -6,9 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from svgd_monai.data import BAD_CASES_FILE, read_bad_cases
+from svgd_monai.data import BAD_CASES_FILE, read_bad_cases, write_bad_cases
 from svgd_monai.errors import DataError, SettingsError
 from svgd_monai.evaluation import inference_images, named_classes
+from svgd_monai.evaluation.inputs import BAD_IMAGES_FILE
 
 
 def scan(path):
@@ -55,15 +56,22 @@ class TestImages:
         listed.write_text(json.dumps({"images": ["scans/a.nii.gz", "scans/b.nii.gz", "scans/c.nii.gz"]}))
         items = [{"case": "a", "image": str(sound)}]
         assert inference_images(sound.parent, out, on_bad_case="skip") == items
-        assert list(read_bad_cases(out / BAD_CASES_FILE)) == ["b"]
+        assert list(read_bad_cases(out / BAD_IMAGES_FILE)) == ["b"]
         assert inference_images(listed, out, on_bad_case="skip") == items
-        reasons = read_bad_cases(out / BAD_CASES_FILE)
+        reasons = read_bad_cases(out / BAD_IMAGES_FILE)
         assert [word in reasons[case] for case, word in (("b", "is cut off"), ("c", "c.nii.gz"))] == [True, True]
         with pytest.raises(DataError, match=r"c\.nii\.gz"):
             inference_images(listed, out)
         scan(short)
         assert len(inference_images(sound.parent, out)) == 2
-        assert not (out / BAD_CASES_FILE).exists(), "the list of an earlier inference is gone"
+        assert not (out / BAD_IMAGES_FILE).exists(), "the list of an earlier inference is gone"
+
+    @pytest.mark.parametrize("policy", ["fail", "skip"])
+    def test_leave_the_list_of_a_run_in_the_same_folder_alone(self, tmp_path, policy):
+        path, run = scan(tmp_path / "scans/a.nii.gz"), tmp_path / "run"
+        write_bad_cases(run / BAD_CASES_FILE, {"c": "c is cut off."})
+        inference_images(path.parent, run, on_bad_case=policy)
+        assert read_bad_cases(run / BAD_CASES_FILE) == {"c": "c is cut off."}
 
     def test_of_which_none_is_sound_are_refused(self, tmp_path):
         for name in "ab":
