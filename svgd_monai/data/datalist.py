@@ -198,6 +198,8 @@ def _distinct(source: Path, items: Iterable[Item], bad: Mapping[str, str] | None
     for item in items:
         if distinct.setdefault(item["case"], item)["image"] != item["image"]:
             raise DataError(f"{source} holds two images of the case {item['case']}.")
+    if bad and (twice := sorted(distinct.keys() & bad.keys())):  # a sound one, and one that is missing
+        raise DataError(f"{source} holds two images of the case {twice[0]}.")
     if not distinct and not bad:
         raise DataError(f"{source} holds no NIfTI image.")
     return list(distinct.values())

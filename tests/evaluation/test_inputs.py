@@ -73,6 +73,13 @@ class TestImages:
         inference_images(path.parent, run, on_bad_case=policy)
         assert read_bad_cases(run / BAD_CASES_FILE) == {"c": "c is cut off."}
 
+    def test_of_one_case_are_refused_also_where_one_of_them_is_missing(self, tmp_path):
+        scan(tmp_path / "scans/a.nii.gz")
+        listed = tmp_path / "list.json"
+        listed.write_text(json.dumps({"images": ["elsewhere/a.nii.gz", "scans/a.nii.gz"]}))
+        with pytest.raises(DataError, match=r"list\.json holds two images of the case a\."):
+            inference_images(listed, tmp_path / "out", on_bad_case="skip")
+
     def test_of_which_none_is_sound_are_refused(self, tmp_path):
         for name in "ab":
             scan(tmp_path / f"scans/{name}.nii.gz").write_bytes(b"<html>")
