@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from step import looped
+from step import loop_of, looped
 from torch import Tensor
 from torch.nn import functional
 from workloads import LOSS, Ours, Size
@@ -88,12 +88,24 @@ def convolve_last(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
     return torch.conv3d(input, weight.contiguous(memory_format=torch.channels_last_3d), *rest)
 
 
-def normalise(x: Tensor, mean: None, variance: None, weight: Tensor, bias: Tensor, own: bool, _: float, eps: float):
-    return instance_norm(x, weight, bias, eps)
+def normalise(
+    input: Tensor,
+    running_mean: None,
+    running_var: None,
+    weight: Tensor,
+    bias: Tensor,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    norm: Callable[..., Tensor] = instance_norm,
+) -> Tensor:
+    """``torch.nn.functional.instance_norm``, whose arguments these are, by another ``norm``."""
+    return norm(input, weight, bias, eps)
 
 
-def normalise_compiled(x: Tensor, mean: None, variance: None, weight: Tensor, bias: Tensor, own: bool, _, eps: float):
-    return compiled_norm(x, weight, bias, eps)
+def normalise_compiled(*given: Any, **named: Any) -> Tensor:
+    """Likewise, compiled: a function, for a compiler asks for its name."""
+    return normalise(*given, **named, norm=COMPILED_NORM)
 
 
 def unpadded(input: Tensor, pad: list[int], mode: str = "constant", value: float | None = None) -> Tensor:
@@ -101,20 +113,10 @@ def unpadded(input: Tensor, pad: list[int], mode: str = "constant", value: float
     return PAD(input, pad, mode, value) if any(pad) else input
 
 
-PAD, compiled_norm = functional.pad, torch.compile(instance_norm, dynamic=False)
+PAD, COMPILED_NORM = functional.pad, torch.compile(instance_norm, dynamic=False)
 UNPADDED = {"pad": unpadded}
 #: Functions of torch.nn.functional in whose place others stand; the same objects at each call, or compilers begin anew.
 LAST = {"conv3d": convolve_last, "instance_norm": normalise, "pad": unpadded}
-
-
-def reference(ours: Ours, amp: bool) -> Tensor:
-    """The plain loop's gradients, (M, D)."""
-    ours.particles.zero_grad()
-    for member in range(ours.particles.num_particles):
-        with torch.autocast(ours.batch["image"].device.type, torch.bfloat16, enabled=amp):
-            logits = ours.particles.member(member, ours.batch["image"])
-        LOSS(logits, ours.batch["label"]).backward()
-    return gradients(ours).clone()
 
 
 def gradients(ours: Ours) -> Tensor:
@@ -125,7 +127,8 @@ def gradients(ours: Ours) -> Tensor:
 
 def checked(ours: Ours, run: Run, amp: bool) -> Run:
     """``run``, whose gradients are those of the plain loop."""
-    wanted = reference(ours, amp)
+    loop_of(ours, amp=amp)()
+    wanted = gradients(ours).clone()
     gradients(ours).fill_(torch.nan)
     run()
     difference = float((gradients(ours) - wanted).norm() / wanted.norm())
@@ -137,14 +140,11 @@ def checked(ours: Ours, run: Run, amp: bool) -> Run:
 def patched_loop(size: Size, device: torch.device, patches: dict[str, Callable[..., Tensor]], amp: bool = True) -> Run:
     """The members' loop with other functions in torch's place."""
     ours = Ours(size, device, warm=False)
-    image = ours.batch["image"].contiguous(memory_format=torch.channels_last_3d)
+    loop = loop_of(ours, channels_last=True, amp=amp)
 
     def run() -> None:
-        ours.particles.zero_grad()
-        for member in range(size.members):
-            with mock.patch.multiple(functional, **patches), torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                logits = ours.particles.member(member, image)
-            LOSS(logits, ours.batch["label"]).backward()
+        with mock.patch.multiple(functional, **patches):
+            loop()
 
     return checked(ours, run, amp)
 

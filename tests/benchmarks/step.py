@@ -138,15 +138,20 @@ def vmapped(size: Size, device: torch.device) -> Callable[[], object]:
 
 def looped(size: Size, device: torch.device, channels_last: bool = False, amp: bool = False) -> Callable[[], object]:
     """The members' gradients as the trainer computes them."""
-    ours = Ours(size, device)
+    return loop_of(Ours(size, device), channels_last, amp)
+
+
+def loop_of(ours: Ours, channels_last: bool = False, amp: bool = False) -> Callable[[], object]:
+    """Likewise, of particles that are there."""
     image, label = ours.batch["image"], ours.batch["label"]
+    device = image.device
     if channels_last:
         # Of one channel both orders are the same memory; the network's first convolution passes the order on.
         image = image.contiguous(memory_format=torch.channels_last_3d)
 
     def run() -> None:
         ours.particles.zero_grad()
-        for member in range(size.members):
+        for member in range(ours.particles.num_particles):
             with cpu_convolutions(device), torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 logits = ours.particles.member(member, image)
             LOSS(logits, label).backward()
