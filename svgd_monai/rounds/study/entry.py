@@ -41,7 +41,7 @@ def study(configuration: str) -> Study:
     for key, value in parser.config.items():
         if key in _OF_A_CELL or key in (*MACHINERY, *_STUDY, *STUDY_KEYS):
             continue
-        if key == "stages" and value == base[key]:  # as a run has them by itself
+        if key == "stages" and value == base[key]:  # overlays of runs that are done lack them
             continue
         common[key] = parser.get_parsed_content(key) if key in KEYS else copy.deepcopy(value)
     if "imports" in parser:
