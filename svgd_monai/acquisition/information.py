@@ -164,11 +164,7 @@ def is_one_bin(index: Tensor) -> bool:
 
 
 def binned_mutual_information(row: Tensor, columns: Sequence[Tensor], bins: int) -> Tensor:
-    """Mutual information of one digitised image with K others.
-
-    With counts n_ij of the joint histogram, n_i and n_j its margins and V voxels,
-
-    MI = log V + (1/V) ( Σ n_ij log n_ij − Σ n_i log n_i − Σ n_j log n_j )
+    """Mutual information of one digitised image with K others, see :func:`mutual_information_of_counts`.
 
     Args:
         row: (V,), an output of :func:`digitise`.
@@ -187,11 +183,27 @@ def binned_mutual_information(row: Tensor, columns: Sequence[Tensor], bins: int)
         some = columns[start : start + group]
         parts = [_joint_counts(row_offset, some[i : i + together], cells) for i in range(0, len(some), together)]
         counts = torch.cat(parts).view(len(some), bins, bins)
-        joint, own, other = (_sum_n_log_n(n, voxels) for n in (counts.flatten(1), counts.sum(2), counts.sum(1)))
-        sums = joint - own - other
-        result[start : start + len(some)] = math.log(voxels) + sums / voxels
+        result[start : start + len(some)] = mutual_information_of_counts(counts, voxels)
+    return result
+
+
+def mutual_information_of_counts(counts: Tensor, voxels: int) -> Tensor:
+    """Mutual information from joint histograms.
+
+    With counts n_ij of the joint histogram, n_i and n_j its margins and V voxels,
+
+    MI = log V + (1/V) ( Σ n_ij log n_ij − Σ n_i log n_i − Σ n_j log n_j )
+
+    Args:
+        counts: (K, bins, bins) of any integer type, each of K histograms with the sum V.
+        voxels: V.
+
+    Returns:
+        (K,) float64, nats.
+    """
+    joint, own, other = (_sum_n_log_n(n, voxels) for n in (counts.flatten(1), counts.sum(2), counts.sum(1)))
     # Rounding leaves the MI of independent images at ±1e-15.
-    return result.clamp_(min=0)
+    return ((joint - own - other) / voxels + math.log(voxels)).clamp_(min=0)
 
 
 def _joint_counts(row_offset: Tensor, columns: Sequence[Tensor], cells: int) -> Tensor:

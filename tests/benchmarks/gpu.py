@@ -10,7 +10,7 @@ too long leaves the others their results; the exit status is then 1.
 Tables and plots as those of ``step.py``; on top ``profile.txt`` (torch.profiler of one step), ``summary.csv``: the
 device, what its memory moves, the time of a step in float32 and bfloat16, how often the host waits for the device in a
 step, and the time of the paper's protocol (41 committees of 1500 steps) at that speed, training alone;
-``information.csv``, mutual information a pair; ``batches.csv``, see ``batches.py``; and ``updates.csv``, see
+``information.csv``, see ``gpu_information.py``; ``batches.csv``, see ``batches.py``; and ``updates.csv``, see
 ``updates.py``. ``variants.csv`` and ``compiled.csv`` (``gpu_ways.py``) lie in a folder for each size, so that one size
 is kept where another fails.
 """
@@ -21,18 +21,16 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
 from batches import batches
+from gpu_information import information
 from gpu_ways import compiled_ways, ways
 from step import all_parts, growth, peers, scaled, variants
 from torch.profiler import ProfilerActivity, profile
 from updates import updates
 from workloads import TINY, Clock, Ours, Size, Streams, command_line, median, table
-
-from svgd_monai.acquisition.information import binned_mutual_information, digitise
 
 ROUNDS, STEPS = 41, 1500
 SECTIONS = ("summary", "information", "batches", "parts", "updates", "variants", "compiled", "peers", "growth")
@@ -93,26 +91,6 @@ def summary(clock: Clock, size: Size, repeats: int, output: Path) -> None:
     table(f"The trainer's step, {size.members} particles, and the protocol", columns, rows, output / "summary.csv")
 
 
-def information(clock: Clock, repeats: int, output: Path) -> None:
-    """Mutual information of one image with 64: seconds a pair, beside reading the other image's bins once."""
-    device, rows = clock.device, []
-    streams = Streams(5, 5_749_443, device)
-    rate = streams.rate(clock.compare(streams.functions(), repeats))
-    for grid in ((24, 32, 24), (48, 64, 48), (64, 64, 64)):
-        images = torch.rand(65, *grid, generator=torch.Generator().manual_seed(0)).to(device)
-        row, *columns = (digitise(image, 64) for image in images)
-        run = partial(binned_mutual_information, row, columns, 64)
-        pair = median(clock.compare({"pairs": run}, repeats)["pairs"]) / len(columns)
-        floor = row.numel() * row.element_size() / rate
-        rows.append(
-            {
-                "grid": " x ".join(map(str, grid)), "seconds_a_pair": pair, "floor": floor, "ratio": pair / floor,
-                "waits": waits(run, device),
-            }
-        )  # fmt: skip
-    table("Mutual information", ("grid", "seconds_a_pair", "floor", "ratio", "waits"), rows, output / "information.csv")
-
-
 def _peak(device: torch.device) -> float:
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else float("nan")
 
@@ -135,7 +113,7 @@ def run(section: str, options: argparse.Namespace, sizes: dict[str, Size]) -> No
         case "summary":
             summary(clock, next(iter(sizes.values())), repeats, output)
         case "information":
-            information(clock, repeats, output)
+            information(clock, repeats, output, waits, options.tiny)
         case "batches":
             batches(clock, sizes, repeats, output)
         case "parts":
