@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from ignite.engine import State
@@ -78,14 +80,37 @@ class ParticleGuard:
         self._good_step = 0
         self._restored: set[int] = set()
         self._warned = False
+        self._continued = False
         self._pending: tuple[Tensor, torch.cuda.Event | None, int] | None = None
 
     def begin(self, state: State) -> None:
-        """Note the particles at the start of an epoch: where a training that was cut off would go on as well."""
+        """Note the particles at the start of an epoch; one that is continued has noted them already."""
+        if self._continued:
+            self._continued = False
+            return
         self._good = self.network.values.detach().clone()
         self._good_step = state.iteration
         self._restored.clear()
         self._warned = False
+
+    def noted(self) -> dict[str, Any]:
+        """What an epoch that is cut off needs to go on, as tensors and plain values."""
+        return {
+            "values": self._good, "step": self._good_step, "restored": sorted(self._restored), "warned": self._warned
+        }  # fmt: skip
+
+    def go_on(self, noted: Mapping[str, Any]) -> None:
+        """Continue an epoch with what :meth:`noted` gave.
+
+        Raises:
+            ValueError: it is of other particles.
+        """
+        values, step, restored, warned = (noted[name] for name in ("values", "step", "restored", "warned"))
+        if values.shape != self.network.values.shape:
+            raise ValueError("other particles")
+        self._good = values.to(self.network.values.device)
+        self._good_step, self._restored, self._warned = step, set(restored), warned
+        self._continued = True
 
     def healthy(self, losses: Tensor) -> Tensor | None:
         """:func:`finite_particles`; None where the host knows, without waiting, that it is all of them."""

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from svgd_monai.committee.checkpoint import convert_committee, load_committee, save_committee
 from svgd_monai.committee.particles import Particles
+from svgd_monai.committee.trainer import CommitteeTrainer
 from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.files import read_torch, write_json, write_torch
 from svgd_monai.processes import is_first
@@ -32,11 +33,11 @@ PROGRESS_FILE = "training.pt"
 class CommitteeKeeper:
     """Keeps a training's best (or last) committee and resumes a training that was cut off.
 
-    After each epoch, behind the validation: ``training.pt`` with particles, optimiser, random state, position and best
-    committee so far. At the end: ``training.json`` (validations, seconds, replaced particles) and then
-    ``committee.pt``, whose presence says that the training is complete; ``training.pt`` goes. A training that starts on
-    a ``training.pt`` of the same ``key`` continues where it was written and ends with the same particles, bit for bit
-    on a CPU.
+    After each epoch, behind the validation, and within an epoch where the last time was long ago: ``training.pt`` with
+    particles, optimiser, random state, position and best committee so far. At the end: ``training.json`` (validations,
+    seconds, replaced particles) and then ``committee.pt``, whose presence says that the training is complete;
+    ``training.pt`` goes. A training that starts on a ``training.pt`` of the same ``key`` continues where it was written
+    and ends with the same particles, bit for bit on a CPU.
 
     Args:
         folder: where the three files lie.
@@ -52,6 +53,7 @@ class CommitteeKeeper:
         preprocessing: noted in the committee file, see :func:`~svgd_monai.committee.checkpoint.save_committee`.
         model_file: where the committee is written once more, as the plain modules of a bundle's ``models/model.pt``;
             None: nowhere.
+        every: seconds after which the progress is written although there has been no validation.
 
     Raises:
         SettingsError: ``checkpoint`` is unknown.
@@ -71,6 +73,7 @@ class CommitteeKeeper:
         seed: int = 0,
         preprocessing: Mapping[str, Any] | None = None,
         model_file: str | os.PathLike[str] | None = None,
+        every: float = 600.0,
     ) -> None:
         if checkpoint not in CHECKPOINTS:
             raise SettingsError(f"checkpoint: {checkpoint!r} is not one of {', '.join(CHECKPOINTS)}.")
@@ -86,6 +89,7 @@ class CommitteeKeeper:
         self.seed = seed
         self.preprocessing = dict(preprocessing or {})
         self.model_file = model_file
+        self.every = every
         self.best: Tensor | None = None
         self.best_metric = -math.inf
         self.best_step = 0
@@ -96,10 +100,11 @@ class CommitteeKeeper:
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, behind the validation handler."""
         engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
-    def start(self, engine: Engine) -> None:
+    def start(self, engine: CommitteeTrainer) -> None:
         """Continue a training that was cut off, or begin."""
         self._since = time.monotonic()
         if self._resume(engine):
@@ -120,11 +125,21 @@ class CommitteeKeeper:
             self.best = self.network.values.detach().clone()
             self.best_metric = -math.inf if value is None else value
             self.best_step = step
+        self._write(engine, engine.state.epoch, None)
+
+    def save(self, engine: CommitteeTrainer) -> None:
+        """Write the progress within an epoch, where that is due."""
+        if time.monotonic() - self._since >= self.every and not engine.ends_epoch:
+            engine.guard.settle(engine.state)  # particles as the next step will find them
+            self._write(engine, engine.state.epoch - 1, engine.guard.noted())
+
+    def _write(self, engine: Engine, epochs: int, guard: Mapping[str, Any] | None) -> None:
+        """Write the progress: ``epochs`` are complete, and ``guard`` is what it has noted in one that is not."""
         now = time.monotonic()
         self.seconds += now - self._since
         self._since = now
         if is_first():
-            write_torch(self.folder / PROGRESS_FILE, self._progress(engine))
+            write_torch(self.folder / PROGRESS_FILE, {**self._progress(engine), "epoch": epochs, "guard": guard})
 
     def finish(self, engine: Engine) -> None:
         """Write the result; the progress has served."""
@@ -157,7 +172,6 @@ class CommitteeKeeper:
             "values": self.network.values.detach(),
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
-            "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "best": self.best,
             "best_metric": self.best_metric,
@@ -167,7 +181,7 @@ class CommitteeKeeper:
             "replaced_particles": getattr(engine.state, "replaced_particles", 0),
         }
 
-    def _resume(self, engine: Engine) -> bool:
+    def _resume(self, engine: CommitteeTrainer) -> bool:
         path = self.folder / PROGRESS_FILE
         if not path.is_file():
             return False
@@ -185,15 +199,18 @@ class CommitteeKeeper:
             return False
         return True
 
-    def _restore(self, saved: dict[str, Any], engine: Engine) -> None:
+    def _restore(self, saved: dict[str, Any], engine: CommitteeTrainer) -> None:
         # All is read and tried before anything changes: a damaged file leaves a training that begins anew untouched.
         values, epoch, iteration = saved["values"], saved["epoch"], saved["iteration"]
         best, best_metric, best_step = saved["best"], saved["best_metric"], saved["best_step"]
         validations, seconds, random = saved["validations"], saved["seconds"], saved["random"].cpu()
+        guard = saved.get("guard")  # none in files of older versions
         if values.shape != self.network.values.shape:
             raise ValueError("other particles")
         torch.Generator().set_state(random)
         self.optimizer.load_state_dict(saved["optimizer"])
+        if guard is not None:
+            engine.guard.go_on(guard)
         with torch.no_grad():
             self.network.values.copy_(values)
         engine.state.epoch = epoch
@@ -201,7 +218,7 @@ class CommitteeKeeper:
         engine.state.replaced_particles = saved.get("replaced_particles", 0)  # none in files of older versions
         if self.sampler is not None:
             self.sampler.start = iteration
-        self.best = best.to(self.network.values.device)
+        self.best = None if guard is not None and best is None else best.to(self.network.values.device)
         self.best_metric, self.best_step = best_metric, best_step
         self.validations, self.seconds = validations, seconds
 

@@ -141,10 +141,15 @@ class CommitteeTrainer(SupervisedTrainer):
         engine.state.balance = balance
         engine.optimizer.step()
         engine.guard.note(healthy, balance, engine.state)
-        if engine.state.iteration in (engine.state.epoch * engine.state.epoch_length, engine.max_steps):
+        if engine.ends_epoch:
             engine.guard.settle(engine.state)  # before anyone validates or keeps the particles
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return cast(dict[str, Tensor], engine.state.output)
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the newest step is the last one before a validation."""
+        return self.state.iteration in (self.state.epoch * self.state.epoch_length, self.max_steps)
 
     def _register_decollate(self) -> None:
         """MONAI's, but for the loss: that reads it, and a GPU's host would have to wait in every step."""

@@ -172,7 +172,7 @@ class ActiveLearning:
                     self.ledger.record(chosen)
                 write_json(self.folder.ledger_file, self.ledger.as_dict())
             if number >= first - 1:  # the hooks of the last complete round may have been cut off
-                log_round(self.folder, self.curve[number])
+                log_round(self.folder, self.curve[number], self.rounds)
                 self._call(AfterRound, "after_round", number)
             missing = [] if final else oracle.missing(chosen)
             if missing:
@@ -215,7 +215,7 @@ class ActiveLearning:
             stages.score_nothing()
 
     def _round(self, number: int) -> Round:
-        return Round(self.folder, self.stages, number, summary_writer=self.writer)
+        return Round(self.folder, self.stages, number, summary_writer=self.writer, trainings=self.rounds + 1 - number)
 
     def _is_final(self, number: int) -> bool:
         """Whether no query follows: the last round, or one at which every case is labelled."""

@@ -2,6 +2,7 @@
 
 from svgd_monai.workflow.boundary import MACHINERY, boundary, calling_workflow, enter, evaluate_steps, run_steps
 from svgd_monai.workflow.keys import KEYS
+from svgd_monai.workflow.pace import Pace, duration
 from svgd_monai.workflow.settings import check_setting
 from svgd_monai.workflow.together import connect, join, leave, own_device
 from svgd_monai.workflow.tracking import Tracking, track, tracking_keys, tracking_of
@@ -9,11 +10,13 @@ from svgd_monai.workflow.tracking import Tracking, track, tracking_keys, trackin
 __all__ = [
     "KEYS",
     "MACHINERY",
+    "Pace",
     "Tracking",
     "boundary",
     "calling_workflow",
     "check_setting",
     "connect",
+    "duration",
     "enter",
     "evaluate_steps",
     "join",

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import yaml
 from command import TINY, words
 from runs import CONFIG, run
 
@@ -17,6 +18,23 @@ def test_the_phantom_overlay_makes_its_own_data_and_learns_from_it(tmp_path):
     assert len(list((tmp_path / "phantom_mr/imagesTr").iterdir())) == 12
     assert (tmp_path / "ranking.csv").is_file()
     assert "finished" in run(argv).out
+
+
+def test_the_overlay_for_a_cpu_fits_the_loop_and_all_that_uses_its_committee(phantom_mr, tmp_path):
+    overlay, device = CONFIGS / "cpu.yaml", {"device": "cpu"}
+    # A step, of the sizes and rates that the overlay sets.
+    few = {"rounds": 0, "steps_per_round": 1, "validations_per_round": 1, "validation_cases": 2, "test_cases": 2}
+    result = run(words(CONFIG, overlay, **few, **device, dataset_dir=phantom_mr, output_dir=tmp_path / "run"))
+    assert result.code == 0, result.last_line
+    settings = json.loads((tmp_path / "run/run.json").read_text())["settings"]
+    assert {**settings, **yaml.safe_load(overlay.read_text()), **few} == settings
+    committee = {"committee_file": tmp_path / "run/round_000/committee.pt"}
+    for stage, file in (("evaluate", "metrics.json"), ("acquire", "ranking.csv"), ("inference", "inference.csv")):
+        images = next((phantom_mr / "imagesTr").iterdir()) if stage == "inference" else phantom_mr
+        keys = {**committee, **device, "dataset_dir": images, "output_dir": tmp_path / stage}
+        result = run(words(CONFIGS / f"{stage}.yaml", overlay, **keys))
+        assert result.code == 0, f"{stage}: {result.last_line}"
+        assert (tmp_path / stage / file).is_file()
 
 
 def test_the_papers_overlay_pads_compares_padded_volumes_and_normalises_over_all(phantom_mr, tmp_path):
@@ -45,8 +63,6 @@ def test_the_papers_overlay_pads_compares_padded_volumes_and_normalises_over_all
 
 
 def test_the_papers_split_is_the_one_in_the_data_lists(tmp_path):
-    import yaml
-
     overlay = yaml.safe_load((CONFIGS / "paper.yaml").read_text())
     split = json.loads((CONFIGS.parents[2] / f"data_lists/{overlay['split_file']}.json").read_text())
     assert len(split["validation"]) == overlay["validation_cases"] == 50

@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,6 +21,8 @@ from svgd_monai.committee import (
     load_committee,
     save_committee,
 )
+from svgd_monai.committee import keeper as keeper_module
+from svgd_monai.committee.guard import ParticleGuard
 from svgd_monai.data import StepSampler, epoch_length, epochs
 from svgd_monai.errors import CheckpointError, SettingsError
 
@@ -65,8 +68,11 @@ class Validator:
         self.engine.state.metrics = {"val_dice": self.metrics[trainer.state.epoch - 1]}
 
 
-def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, **options):
-    """A training of fresh objects in ``folder``, cut off at the event and number that ``kill`` says."""
+def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, spoil=(), handlers=(), **options):
+    """A training of fresh objects in ``folder``, cut off at the event and number that ``kill`` says.
+
+    ``spoil`` are steps at which particle 1 has a gradient that is no number.
+    """
     torch.manual_seed(random.randrange(1 << 30))  # a fresh process has a stream of its own
     particles = Particles(lambda: network(dropout), 2, seed=options.pop("initialisation", 0))
     optimizer = torch.optim.Adam([particles.values], lr=0.01)
@@ -93,7 +99,7 @@ def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, **options):
         max_steps=STEPS,
         epoch_length=epoch_length(STEPS, VALIDATIONS),
         decollate=False,
-        train_handlers=[] if validator is None else [validator],
+        train_handlers=[*handlers] if validator is None else [*handlers, validator],
     )
     trace, balances = [], {}
 
@@ -103,6 +109,12 @@ def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, **options):
 
     trainer.add_event_handler(Events.ITERATION_COMPLETED, watch)
     keeper.attach(trainer)
+
+    def make_bad(engine):
+        if engine.state.iteration in spoil:
+            particles.values.grad[1] = math.nan
+
+    trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, make_bad)
 
     def die(_):
         raise PowerError
@@ -163,6 +175,77 @@ def test_a_training_cut_off_three_times_goes_on_where_it_was(tmp_path):
     particles, last = train(tmp_path / "pieces", dropout=0.5)
     assert [[step for step, _ in trace] for trace in (second, third, last)] == [[4, 5, 6, 7, 8], [7, 8, 9, 10], [10]]
     assert torch.equal(particles.values, expected.values)
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_within_an_epoch_a_training_goes_on_at_the_step_where_it_was_saved(tmp_path, step, dropout, checkpoint):
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    options = {"dropout": dropout, "checkpoint": checkpoint}
+    expected, _ = train(whole, **options)
+    train(pieces, (Events.ITERATION_COMPLETED, step), every=0.0, **options)
+    particles, rest = train(pieces, every=0.0, **options)
+    ends = [3, 6, 9, 10]  # there the validation is waited for, which is done again
+    assert rest[0][0] == (step if step in ends else step + 1)
+    assert torch.equal(particles.values, expected.values)
+    assert record(pieces) == record(whole)
+    assert (pieces / "committee.pt").read_bytes() == (whole / "committee.pt").read_bytes()
+
+
+@pytest.fixture(params=["at once", "in the next step"])
+def flags(request, monkeypatch):
+    """When the guard reads its flags: on a CPU at once, on a GPU when the next step begins."""
+    note = ParticleGuard.note
+
+    def leave(self, *arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(ParticleGuard, "settle", lambda *_: None)
+            note(self, *arguments)
+
+    if request.param == "in the next step":
+        monkeypatch.setattr(ParticleGuard, "note", leave)
+    return request.param
+
+
+@pytest.mark.parametrize("kill", [4, 5])
+@pytest.mark.parametrize("spoil", [(5, 6), (4, 6)])
+def test_a_bad_particle_goes_back_to_the_epochs_start_also_behind_an_interruption(tmp_path, kill, spoil, flags):
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    expected, trace = train(whole, spoil=spoil)
+    start = values_at(trace, 3)[1]
+    if flags == "at once":
+        assert torch.equal(values_at(trace, spoil[0])[1], start)  # put back
+    assert not torch.equal(values_at(trace, spoil[1])[1], start)  # the second time in an epoch: a copy of the other
+    train(pieces, (Events.ITERATION_COMPLETED, kill), every=0.0, spoil=spoil)
+    particles, rest = train(pieces, every=0.0, spoil=spoil)
+    assert rest[0][0] == kill + 1
+    for number, values in rest:
+        assert torch.equal(values, values_at(trace, number)), f"step {number}"
+    assert torch.equal(particles.values, expected.values)
+    assert record(pieces) == record(whole)
+    assert record(whole)["replaced_particles"] == 2
+
+
+def test_within_an_epoch_the_progress_is_written_when_the_last_time_is_long_ago(tmp_path, monkeypatch):
+    seconds, written = [0.0], []
+
+    class Clock:
+        """Steps of 350 s."""
+
+        def attach(self, trainer):
+            trainer.add_event_handler(Events.ITERATION_STARTED, lambda _: seconds.append(seconds[-1] + 350))
+
+    def write(_, content):
+        written.append((content["iteration"], content["epoch"], content["guard"] is not None))
+
+    monkeypatch.setattr(keeper_module.time, "monotonic", lambda: seconds[-1])
+    monkeypatch.setattr(keeper_module, "write_torch", write)
+    monkeypatch.setattr(keeper_module, "save_committee", lambda *_: tmp_path / "committee.pt")
+    train(tmp_path, handlers=[Clock()])
+    within, behind = [(2, 0), (5, 1), (8, 2)], [(3, 1), (6, 2), (9, 3), (10, 4)]
+    assert sorted(written) == sorted([(*place, True) for place in within] + [(*place, False) for place in behind])
+    assert record(tmp_path)["step"] == 6
 
 
 def test_dropout_draws_from_the_given_seed(tmp_path):

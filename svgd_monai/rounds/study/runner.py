@@ -32,6 +32,7 @@ from svgd_monai.rounds.study.state import (
     remaining_seconds,
     write_table,
 )
+from svgd_monai.workflow import duration
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +231,7 @@ class Study:
         if count[FAILED]:
             words += f", {count[FAILED]} failed"
         seconds = remaining_seconds(self.cells, self.states, self.progress, self.workers)
-        return words + (f"; about {seconds / 60:.0f} min to go." if left and seconds is not None else ".")
+        return words + (f"; about {duration(seconds)} to go." if left and seconds is not None else ".")
 
 
 def _last_line(log: Path) -> str:
