@@ -178,7 +178,12 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise RunFolderError(f"{path}, line {number}: the number of fields differs from the header's.")
-    return [{column: value[1:] if _GUARDED.match(value) else value for column, value in row.items()} for row in rows]
+    return [{column: unguarded(value) for column, value in row.items()} for row in rows]
+
+
+def unguarded(cell: str) -> str:
+    """A cell's text without the apostrophe that :func:`write_csv` has put before it."""
+    return cell[1:] if _GUARDED.match(cell) else cell
 
 
 def reason(error: BaseException) -> str:

@@ -89,9 +89,12 @@ class CommitteeTracker:
         self.label = label
         self.evaluator = evaluator
         self._records: list[tuple[int, Tensor]] = []
+        self._validated = False  # in this epoch
 
     def attach(self, engine: Engine) -> None:
         """Attach to a :class:`~svgd_monai.committee.trainer.CommitteeTrainer`."""
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, lambda _: setattr(self, "_validated", True))
         if self.writer is not None:
             engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self.record)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.log)
@@ -122,7 +125,8 @@ class CommitteeTracker:
         balance = engine.state.balance
         if balance is None:  # continued behind its last step
             return
-        metrics = {} if self.evaluator is None else self.evaluator.state.metrics
+        metrics = self.evaluator.state.metrics if self.evaluator is not None and self._validated else {}
+        self._validated = False
         for name, value in metrics.items():
             if self.writer is not None:
                 self.writer.add_scalar(f"training/{name}", float(value), self.offset + engine.state.iteration)

@@ -96,9 +96,12 @@ class CommitteeKeeper:
         self.validations: list[dict[str, Any]] = []
         self.seconds = 0.0
         self._since = 0.0
+        self._validated = False
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, behind the validation handler."""
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._note)
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
@@ -160,10 +163,15 @@ class CommitteeKeeper:
             logger.info("and, for MONAI's tools, in %s", convert_committee(path, self.model_file))
         (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
 
+    def _note(self, _: Engine) -> None:
+        self._validated = True
+
     def _validation(self) -> float | None:
-        if self.evaluator is None:
+        """The metric of this epoch's validation; None where the epoch had none, or nothing to validate on."""
+        validated, self._validated = self._validated, False
+        if self.evaluator is None or not validated:
             return None
-        value = self.evaluator.state.metrics.get(self.metric)  # missing where there was nothing to validate on
+        value = self.evaluator.state.metrics.get(self.metric)
         return float(value) if value is not None and math.isfinite(value) else None
 
     def _progress(self, engine: Engine) -> dict[str, Any]:

@@ -12,6 +12,7 @@ With the kernel off (a plain ensemble) K = M·I and r = 0: each particle descend
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -74,8 +75,10 @@ class PosteriorStep:
         if committee not in COMMITTEES:
             raise SettingsError(f"committee: {committee!r} is not one of {', '.join(COMMITTEES)}.")
         for name, value in (("likelihood_scale", likelihood_scale), ("prior_std", prior_std), ("max_norm", max_norm)):
-            if value is not None and not value > 0:
-                raise SettingsError(f"{name}: {value!r} is not above 0.")
+            if value is not None and not 1e-150 < value < math.inf:  # the square of its inverse is a number as well
+                raise SettingsError(f"{name}: {value!r} is not above 0, or not finite.")
+        if not math.isfinite(repulsion):
+            raise SettingsError(f"repulsion: {repulsion!r} is not finite.")
         self.committee = committee
         self.likelihood_scale = float(likelihood_scale)
         self.prior_precision = 0.0 if prior_std is None else float(prior_std) ** -2
@@ -156,7 +159,7 @@ class PosteriorStep:
         squares = torch.zeros(3, dtype=torch.float64, device=particles.device)
         for columns, block, _ in relative_blocks(particles, healthy):
             own = gradients[:, columns]
-            squares[0] += torch.linalg.vector_norm(own).double().square()
+            squares[0] += torch.linalg.vector_norm(own, dim=1, dtype=torch.float64).square().sum()
             own.mul_(self.likelihood_scale)
             if self.prior_precision > 0:
                 own.add_(block, alpha=self.prior_precision)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from torch import nn
+
 from svgd_monai.errors import SettingsError
 
 
@@ -54,14 +56,23 @@ def check_divisible(loss: Any, members: int, ranks: int) -> None:
     """Whether the loss of a batch is the mean of its items' losses, as a batch that is shared needs it.
 
     Args:
-        loss: the loss; ``batch`` and ``reduction`` are looked at, which MONAI's losses have.
+        loss: the loss. Of a module, and of those that it is made of, as ``DiceCELoss`` is, ``batch``, ``reduction`` and
+            the ``weight`` of classes are looked at, which losses of MONAI and torch have.
         members: M.
         ranks: processes in all.
 
     Raises:
         SettingsError: it is not, and there are more processes than members.
     """
-    if ranks > members and (getattr(loss, "batch", False) or getattr(loss, "reduction", "mean") == "sum"):
+    parts = list(loss.modules()) if isinstance(loss, nn.Module) else [loss]
+    if ranks > members and not all(_is_mean_of_items(part) for part in parts):
         raise SettingsError(
             f"loss: one over the whole batch cannot be shared out by items; start at most {members} processes."
         )
+
+
+def _is_mean_of_items(loss: Any) -> bool:
+    # A cross entropy with weights divides by those of the voxels that the batch happens to hold.
+    weighted = isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)) and loss.weight is not None
+    summed = getattr(loss, "reduction", "mean") == "sum"
+    return not (getattr(loss, "batch", False) or summed or weighted)

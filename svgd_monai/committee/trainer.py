@@ -110,6 +110,8 @@ class CommitteeTrainer(SupervisedTrainer):
         self.max_steps = max_steps
         self.guard = ParticleGuard(network, optimizer, on_bad_particle, seed)
         self.add_event_handler(Events.EPOCH_STARTED, lambda engine: engine.guard.begin(engine.state))
+        # Also where a handler has ended the training before its time.
+        self.add_event_handler(Events.COMPLETED, lambda engine: engine.guard.settle(engine.state))
         if max_steps is not None:
             # The epoch still completes, with its events.
             self.add_event_handler(Events.ITERATION_COMPLETED(once=max_steps), lambda engine: engine.terminate_epoch())

@@ -75,8 +75,11 @@ def read_volume(path: Path, channels: int | None = None) -> Volume:
             image = image_class.from_bytes(content)
             values = np.asanyarray(image.dataobj).reshape(*image.shape[:3], -1)
             affine = np.asarray(image.affine, dtype=np.float64)
+            unit = image.header.get_xyzt_units()[0]
     except _HEADER_ERRORS as error:
         raise DataError(f"{path} is damaged ({reason(error)}).") from error
+    if unit in ("meter", "micron"):  # which some programs honour and others, MONAI among them, do not
+        raise DataError(f"{path} has its affine in the unit {unit}; write it in mm.")
     _check_finite(path, values)
     spacing = _check_affine(path, affine)
     return Volume(path, hashlib.sha256(raw).hexdigest(), values, affine, spacing)

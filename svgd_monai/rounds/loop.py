@@ -110,6 +110,7 @@ class ActiveLearning:
             self.settings["test_cases"],
             search=[] if self.data_lists is None else [self.data_lists],
         )
+        self._check_network()
         with run_lock(self.folder.root):
             self.folder.remove_temporaries()
             task = load_task(
@@ -141,6 +142,11 @@ class ActiveLearning:
                 self._rounds(task)
             finally:
                 self.writer.close()
+
+    def _check_network(self) -> None:
+        """Make the network once: what it cannot take is refused before a run is begun with it, or anyone labels."""
+        if not self.folder.run_file.is_file():
+            self.stages.parser("train").get_parsed_content("network_def")
 
     def _left_out(self) -> dict[str, str] | None:
         """The cases that a run left out when it began, which it keeps to; None for a run that begins."""

@@ -18,7 +18,7 @@ from monai.utils import ensure_tuple
 
 from svgd_monai.errors import SettingsError
 from svgd_monai.files import reason
-from svgd_monai.workflow import evaluate_steps, track
+from svgd_monai.workflow import evaluate_steps, note_parts, track
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class Stages:
         for key, value in {**self.overrides, **keys}.items():
             # A component is copied, for parsing changes it in place; a live object, such as a writer, is shared.
             parser[key] = copy.deepcopy(value) if isinstance(value, (dict, list)) else value
+        note_parts(parser)
         track(parser, self.tracking, f"round_{parser.get('round', 0):03d}_{stage}")
         parser.parse()
         return parser

@@ -3,6 +3,7 @@
 from svgd_monai.workflow.boundary import MACHINERY, boundary, calling_workflow, enter, evaluate_steps, run_steps
 from svgd_monai.workflow.keys import KEYS
 from svgd_monai.workflow.pace import Pace, duration
+from svgd_monai.workflow.parts import note_parts
 from svgd_monai.workflow.settings import check_setting
 from svgd_monai.workflow.together import connect, join, leave, own_device
 from svgd_monai.workflow.tracking import Tracking, track, tracking_keys, tracking_of
@@ -21,6 +22,7 @@ __all__ = [
     "evaluate_steps",
     "join",
     "leave",
+    "note_parts",
     "own_device",
     "run_steps",
     "track",

@@ -29,6 +29,7 @@ from svgd_monai.errors import SettingsError
 from svgd_monai.seeding import use_deterministic_algorithms
 from svgd_monai.workflow.keys import KEYS
 from svgd_monai.workflow.meeting import TERMINATED, check_met, lost_process, meeting, one_voice
+from svgd_monai.workflow.parts import note_parts
 from svgd_monai.workflow.sentences import GO_ON, sentence_of
 from svgd_monai.workflow.settings import check_like, check_setting
 from svgd_monai.workflow.tracking import Tracking, check_tracking, tracking_keys
@@ -116,6 +117,7 @@ def enter() -> None:
             checked = check_setting(name, str(value) if KEYS[name].kind == "str" else value)
             if repr(checked) != repr(value):  # what is in its type already stays an expression
                 parser[name] = checked
+        note_parts(parser)
         if parser.get("deterministic", False):
             use_deterministic_algorithms()
 

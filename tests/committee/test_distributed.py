@@ -15,7 +15,7 @@ from svgd_monai.errors import SettingsError
 STEPS = 3
 COMMITTEES = ("svgd", "ensemble")
 SHARED_BATCHES = (2, 3)  # items of one particle's batch, for two processes
-REFUSED = {"num_particles": {"items": 1}, "loss": {"batch": True}}
+REFUSED = {"num_particles": {"items": 1}, "loss": {"batch": True}}  # other losses: test_sharing.py
 
 
 def trained(num_particles=3, committee="svgd", items=2, optimizer=torch.optim.Adam, **loss):

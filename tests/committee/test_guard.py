@@ -205,6 +205,51 @@ def test_a_kernel_that_underflows_is_reported_once_an_epoch(caplog):
     assert caplog.text.count("the kernel between them is 0") == 2
 
 
+@pytest.fixture
+def late_flags(monkeypatch):
+    """Flags are read as on a GPU: not within the step that notes them."""
+    note = guard.ParticleGuard.note
+
+    def leave(self, *arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(guard.ParticleGuard, "settle", lambda *_: None)
+            note(self, *arguments)
+
+    monkeypatch.setattr(guard.ParticleGuard, "note", leave)
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3])
+def test_flags_that_are_read_late_are_read_before_the_next_step_and_before_the_epoch_ends(late_flags, bad):
+    trainer, seen = spoil(make(steps=3, epochs=2), 1, [bad]), {}
+
+    def look(name):
+        return lambda engine: seen.setdefault((name, engine.state.iteration), engine.network.values.detach().clone())
+
+    trainer.add_event_handler(Events.STARTED, look("start"))
+    trainer.add_event_handler(IterationEvents.FORWARD_COMPLETED, look("forward"))
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, look("end"))
+    trainer.run()
+    assert trainer.state.replaced_particles == 1
+    start = seen["start", 0][1]
+    assert torch.equal(seen["forward", bad + 1][1], start)
+    assert torch.equal(seen["end", 3][1], start) == (bad == 3)
+
+
+def test_flags_that_are_read_late_are_read_where_a_training_is_ended_before_its_time(late_flags):
+    trainer = spoil(make(steps=6), 1, [2])
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=2), lambda engine: engine.terminate())
+    trainer.run()
+    assert trainer.state.iteration == 2
+    assert trainer.state.replaced_particles == 1
+
+
+def test_a_loss_that_is_no_number_makes_a_particle_bad_though_its_gradient_is_one():
+    trainer = make(steps=2)
+    particles = trainer.network.values.detach()
+    found = finite_particles(particles, torch.ones_like(particles), torch.tensor([0.1, math.nan, 0.2]))
+    assert found.tolist() == [True, False, True]
+
+
 def test_a_kernel_of_members_that_never_meet_is_not_reported():
     trainer = make(5, steps=1, committee="ensemble")
     with torch.no_grad():

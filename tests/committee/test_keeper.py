@@ -28,6 +28,7 @@ from svgd_monai.errors import CheckpointError, SettingsError
 
 STEPS, VALIDATIONS = 10, 4  # epochs of 3, 3, 3 and 1 steps
 METRICS = [0.2, 0.6, 0.5, 0.4]
+NO_VALIDATION = None
 
 
 class PowerError(Exception):
@@ -65,7 +66,10 @@ class Validator:
 
     def validate(self, trainer):
         torch.rand(())
-        self.engine.state.metrics = {"val_dice": self.metrics[trainer.state.epoch - 1]}
+        value = self.metrics[trainer.state.epoch - 1]
+        if value is not NO_VALIDATION:
+            self.engine.run([0])
+            self.engine.state.metrics["val_dice"] = value
 
 
 def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, spoil=(), handlers=(), **options):
@@ -304,6 +308,18 @@ def test_a_validation_without_a_number_never_beats_one_with(tmp_path, metrics, s
     content = record(tmp_path)
     assert (content["step"], content["val_dice"]) == (step, value)
     assert [v["val_dice"] for v in content["validations"]] == [m if math.isfinite(m) else None for m in metrics]
+
+
+def test_an_epoch_without_a_validation_has_no_metric_and_is_never_the_best(tmp_path):
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    metrics = [NO_VALIDATION, 0.6, NO_VALIDATION, 0.4]
+    train(whole, metrics=metrics)
+    content = record(whole)
+    assert (content["step"], content["val_dice"]) == (6, 0.6)
+    assert [v["val_dice"] for v in content["validations"]] == [None, 0.6, None, 0.4]
+    train(pieces, (Events.ITERATION_COMPLETED, 8), metrics=metrics)
+    train(pieces, metrics=metrics)
+    assert record(pieces) == content
 
 
 def test_the_result_is_there_only_when_the_training_is_complete(tmp_path):

@@ -68,6 +68,28 @@ def test_the_balance_holds_the_norms_of_the_terms(prior_std):
     assert all(value.shape == () and value.dtype == torch.float64 for value in balance)
 
 
+@pytest.mark.parametrize("prior_std", [None, 0.3])
+@pytest.mark.parametrize("size", [50, 200_000])
+def test_the_balance_of_an_ensemble_holds_the_norms_of_its_terms(prior_std, size):
+    particles, gradients = drawn(5, size, torch.float32)
+    drive = 20.0 * gradients.double()
+    prior = particles.double() / prior_std**2 if prior_std else torch.zeros_like(drive)
+    balance = PosteriorStep("ensemble", 20.0, prior_std)(particles, gradients)
+    assert balance.drive.item() == pytest.approx(root_mean_square_norm(drive), rel=2e-6)
+    assert balance.prior.item() == pytest.approx(root_mean_square_norm(prior), rel=2e-6)
+    assert balance.repulsion.item() == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("likelihood_scale", 0), ("likelihood_scale", math.inf), ("prior_std", 1e-200), ("prior_std", math.nan),
+     ("max_norm", -1), ("repulsion", math.nan), ("repulsion", -math.inf)],
+)  # fmt: skip
+def test_a_number_that_no_step_can_be_made_with_is_refused(key, value):
+    with pytest.raises(SettingsError, match=rf"^{key}: "):
+        PosteriorStep(**{key: value})
+
+
 def test_blocks_of_columns_equal_one_block(monkeypatch):
     particles, gradients = drawn()
     whole, pieces = gradients.clone(), gradients.clone()

@@ -118,6 +118,24 @@ class TestFacts:
         facts = check_case({"case": "scan_1", "image": str(tmp_path / "scan_1.nii.gz")}, CLASSES)
         assert (facts.image_min, facts.image_max) == ((-1024,), (2 * 119 - 1024,))
 
+    def test_labels_that_a_scale_makes_whole_but_for_rounding_are_whole(self, tmp_path):
+        item = make_case(tmp_path)
+        volume = nib.Nifti1Image(labels(dtype=np.uint8) * 10, AFFINE)
+        volume.header.set_slope_inter(0.1, 0)
+        nib.save(volume, item["label"])
+        stored = nib.load(item["label"]).dataobj
+        assert set(np.unique(stored)) != {0, 1, 2}, "0.1 in single precision is a little more"
+        facts, plain = check_case(item, CLASSES), check_case(make_case(tmp_path / "plain"), CLASSES)
+        assert (facts.label_values, facts.volume_ml) == (plain.label_values, plain.volume_ml)
+
+    @pytest.mark.parametrize("unit", ["meter", "micron"])
+    def test_another_unit_than_millimetres_is_refused(self, tmp_path, unit):
+        item = make_case(tmp_path)
+        volume = nib.Nifti1Image(intensities(), AFFINE)
+        volume.header.set_xyzt_units(unit)
+        nib.save(volume, item["image"])
+        fault_of(item, "image", f"in the unit {unit}; write it in mm")
+
     def test_header_extensions_are_no_fault(self, tmp_path):
         volume = nib.Nifti1Image(intensities(), AFFINE)
         volume.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 1000))

@@ -45,7 +45,7 @@ def pool_state(folder: Path) -> PoolState:
 def write_advice(
     folders: Sequence[Path],
     curve: Sequence[Mapping[str, Any]],
-    validating: Sequence[int],
+    validating: Sequence[frozenset[str]],
     presegmentation: Sequence[float],
     stop_gain: float,
 ) -> None:
@@ -67,7 +67,7 @@ def write_advice(
 def advise(
     curve: Sequence[Mapping[str, Any]],
     pool: Sequence[PoolState],
-    validating: Sequence[int],
+    validating: Sequence[frozenset[str]],
     presegmentation: Sequence[float],
     stop_gain: float,
 ) -> str:
@@ -80,7 +80,7 @@ def advise(
     Args:
         curve: rows of the learning curve, oldest first.
         pool: state of the pool at each of these rounds.
-        validating: number of validation cases at each of these rounds.
+        validating: the validation cases of each of these rounds.
         presegmentation: Dice of each label that came back for this round with its pre-segmentation.
         stop_gain: Dice per label.
     """
@@ -94,7 +94,7 @@ def advise(
         gain, sentence = _gain(name, values, curve)
         sentences.append(sentence)
     if row["val_dice"] is not None and name != "validation Dice":
-        sentences.append(f"The validation Dice is {row['val_dice']:.4f}, of {count(validating[-1], 'case')}.")
+        sentences.append(f"The validation Dice is {row['val_dice']:.4f}, of {count(len(validating[-1]), 'case')}.")
     if pool[-1].predicted is not None:
         sentences.append(_predicted(pool))
     if presegmentation:
@@ -121,13 +121,13 @@ def advise(
 
 
 def _measure(
-    curve: Sequence[Mapping[str, Any]], pool: Sequence[PoolState], validating: Sequence[int]
+    curve: Sequence[Mapping[str, Any]], pool: Sequence[PoolState], validating: Sequence[frozenset[str]]
 ) -> tuple[str | None, list[float | None]]:
     """The best measure that can be compared over the window, and its value in each round; else the last value alone."""
     reach = min(WINDOW + 1, len(curve))
     test, validation = ([row[column] for row in curve] for column in ("test_dice", "val_dice"))
     predicted = [state.predicted for state in pool]
-    same = len(set(validating[-reach:])) == 1  # the set only grows, so one of the same size is the same
+    same = len(set(validating[-reach:])) == 1
     candidates = [("test Dice", test), ("Dice predicted for the pool", predicted)]
     candidates.insert(1 if same else 2, ("validation Dice", validation if same else _last_alone(validation)))
     for name, values in candidates:

@@ -64,7 +64,8 @@ def handed_files(
             continue
         case = case_id(path.name)
         if case is None or case not in cases:
-            complaints.append(Complaint(shown, _wrong_name(shown, path.name, cases, taken)))
+            named = case if case in taken else None
+            complaints.append(Complaint(shown, _wrong_name(shown, path.name, cases, taken), named))
         elif path.suffix == ".nii" and path.with_name(f"{path.name}.gz").is_file():
             sentence = f"{shown} and {shown}.gz are both there; the second counts, delete one of them."
             complaints.append(Complaint(shown, sentence, case))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,12 @@ class Handout:
         return [self.folder(number) / WORKLIST_FILE for number in range(count)]
 
     def write(
-        self, number: int, entries: Sequence[Entry], items: Mapping[str, Item], committee: Path | None
+        self,
+        number: int,
+        entries: Sequence[Entry],
+        items: Mapping[str, Item],
+        committee: Path | None,
+        listed: Sequence[str] = (),
     ) -> list[Entry]:
         """Write what is new of a worklist.
 
@@ -66,14 +71,14 @@ class Handout:
             entries: its new cases, in rank order.
             items: the image of each.
             committee: that pre-segments; None: nobody does.
+            listed: the cases that it has already, in rank order.
 
         Returns:
             The entries with the hashes of their pre-segmentations and the structures expected in them.
         """
         folder = self.folder(number)
         folder.mkdir(parents=True, exist_ok=True)
-        for entry in entries:
-            _link(Path(items[entry.case]["image"]), folder)
+        self.link(number, [items[entry.case] for entry in entries])
         if committee is not None:
             entries = self._presegmented(folder, entries, items, committee)
         names = list(self.classes.values())
@@ -82,11 +87,16 @@ class Handout:
             maps = [folder / f"{entry.case}_{name}.nii.gz" if given else None for name in ("seg", "uncertainty")]
             picture = worklist_panel(items[entry.case]["image"], maps[0], maps[1], names)
             write_bytes(folder / f"{entry.case}.png", png(picture))
-        self._write_table(folder, entries)
+        self._write_table(folder, entries, listed)
         for entry in entries:
             for _, save_as in slots(entry):
                 (self.root / save_as).parent.mkdir(parents=True, exist_ok=True)
         return list(entries)
+
+    def link(self, number: int, items: Iterable[Item]) -> None:
+        """Put images into the folder of a worklist; a link whose image has moved is made anew."""
+        for item in items:
+            _link(Path(item["image"]), self.folder(number))
 
     def _presegmented(
         self, folder: Path, entries: Sequence[Entry], items: Mapping[str, Item], committee: Path
@@ -119,8 +129,11 @@ class Handout:
         terms = {**entry.terms, **expected, "agreement_dice": agreed}
         return replace(entry, presegmentation=digest, why=why, terms=terms)
 
-    def _write_table(self, folder: Path, entries: Sequence[Entry]) -> None:
-        """Write the table, or add to the one that is there: what people wrote into it stays."""
+    def _write_table(self, folder: Path, entries: Sequence[Entry], listed: Sequence[str]) -> None:
+        """Write the table, or add to the one that is there: what people wrote into it stays.
+
+        A kill may have left rows of cases that were to join the list and then did not; these go.
+        """
         path = folder / WORKLIST_FILE
         expected = [f"expected_ml_{name}" for value, name in self.classes.items() if value > 0]
         columns = ["rank", "case", "annotator", "save_as", "image", "presegmentation", "uncertainty_map", "why",
@@ -132,20 +145,19 @@ class Handout:
             except (OSError, ValueError, csv.Error) as error:
                 sentence = f"{path} cannot be read ({reason(error)}); mend it or move it away, for cases join the list."
                 raise RunFolderError(sentence) from error
-        known = {row["case"] for row in rows}
-        rank = len(known)
-        for entry in entries:
-            if entry.case in known:
-                continue
-            rank += 1
+        written = {row["save_as"]: row for row in rows}
+        rows = [row for row in rows if row["case"] in listed]
+        for rank, entry in enumerate(entries, start=len(listed) + 1):
+            files: dict[str, Any] = {"image": next(p.name for p in _links(folder, entry.case) if p.exists())}
+            if entry.presegmentation is not None:
+                files["presegmentation"] = f"{entry.case}_seg.nii.gz"
+                files["uncertainty_map"] = f"{entry.case}_uncertainty.nii.gz"
+            terms = {key: _rounded(value) for key, value in entry.terms.items()}
             for annotator, save_as in slots(entry):
-                files: dict[str, Any] = {"image": next(p.name for p in _links(folder, entry.case) if p.exists())}
-                if entry.presegmentation is not None:
-                    files["presegmentation"] = f"{entry.case}_seg.nii.gz"
-                    files["uncertainty_map"] = f"{entry.case}_uncertainty.nii.gz"
-                row = {"rank": rank, "case": entry.case, "annotator": annotator, "save_as": save_as, "why": entry.why}
-                terms = {key: _rounded(value) for key, value in entry.terms.items()}
-                rows.append(dict.fromkeys(columns) | row | files | terms)
+                before = written.get(save_as, {})
+                by = annotator or before.get("annotator")
+                row = {"rank": rank, "case": entry.case, "annotator": by, "save_as": save_as, "why": entry.why}
+                rows.append(dict.fromkeys(columns) | row | files | terms | {"minutes": before.get("minutes")})
         write_csv(path, columns, rows)
 
 

@@ -86,9 +86,15 @@ class Intake:
         self.complaints = list(assignments.complaints)
         notes = read_notes(folder, self.data.pool)
         self.complaints += notes.complaints
-        files = self._handed(folder)
-        for handed in files:
-            self._take_one(handed, notes, assignments)
+        files, others = self._handed(folder)
+        refused = [handed.case for handed in files if not self._take_one(handed, notes, assignments)]
+        # A file in labels/ goes before one in the team's own folder, but one that is refused holds up no other.
+        without = {case for case in refused if not self.ledger.labels.get(case)}
+        first = {handed.case for handed in files if not handed.slot} - without
+        for handed in others:
+            if handed.case not in first:
+                self._take_one(handed, notes, assignments)
+        files += others
         for case in sorted(notes.empty - {handed.case for handed in files}):
             if not self.ledger.labels.get(case):  # not every program saves a label of nothing
                 nothing = Handed(folder / f"{case}.nii.gz", case, "", f"{LABELS_FOLDER}/{EMPTY_FILE}: {case}")
@@ -101,21 +107,21 @@ class Intake:
         self._compare_annotators()
         return self.complaints
 
-    def _handed(self, folder: Path) -> list[Handed]:
+    def _handed(self, folder: Path) -> tuple[list[Handed], list[Handed]]:
+        """The files in ``labels/``, and those in the team's own folder."""
+        others: list[Handed] = []
         held_out = {*self.data.validation, *self.data.test}
         files, complaints = handed_files(folder, self.data.pool, self.annotators, held_out, f"{LABELS_FOLDER}/")
         if self.more is not None:
             if not self.more.is_dir():
                 raise DataError(f"labels: there is no folder {self.more}.")
-            known = {(each.case, each.slot) for each in files}
             others, more_complaints = handed_files(self.more, self.data.pool, (), held_out)
-            files += [each for each in others if (each.case, each.slot) not in known]
             complaints += more_complaints
         self.complaints += complaints
-        return files
+        return files, others
 
-    def _take_one(self, handed: Handed, notes: Notes, assignments: Assignments, content: bytes | None = None) -> None:
-        """Take a file in; ``content`` stands for one that nobody has saved."""
+    def _take_one(self, handed: Handed, notes: Notes, assignments: Assignments, content: bytes | None = None) -> bool:
+        """Take a file in, and tell whether it counts now; ``content`` stands for one that nobody has saved."""
         digest = ""
         incoming = self.root / ACCEPTED_FOLDER / f"{_INCOMING}{_suffix(handed.path)}"
         try:
@@ -124,7 +130,7 @@ class Intake:
             digest = hashlib.sha256(content).hexdigest()
             before = self.ledger.current(handed.case).get(handed.slot)
             if digest in {label.sha256 for label in (before, self._last_of(handed)) if label is not None}:
-                return
+                return True
             # What is checked is what is kept: the person may save anew at any moment.
             write_bytes(incoming, content)
             facts = self._checked(handed, incoming, "" if said else digest, notes)
@@ -137,12 +143,13 @@ class Intake:
         except DataError as error:
             sentence = str(error).replace(str(incoming), handed.shown).replace(str(handed.path), handed.shown)
             self._refuse(handed, digest, sentence)
-            return
+            return False
         finally:
             incoming.unlink(missing_ok=True)
         self.ledger.labels.setdefault(handed.case, []).append(label)
         by = "" if annotator is None else f" by {annotator}"
         logger.info("%s%s is accepted%s.", handed.shown, by, "" if before is None else " in place of the one before")
+        return True
 
     def _last_of(self, handed: Handed) -> Label | None:
         """The case's last label from the team's own folder: taken once, a file of it does not replace a newer label."""
@@ -169,12 +176,13 @@ class Intake:
         return facts
 
     def _with_cost(self, case: str, label: Label, copy: Path) -> Label:
-        """The label with its difference from the newest pre-segmentation that it can have been made from."""
-        path = presegmentation_of(self.root, self.ledger, case)
-        if path is None:
+        """The label with its difference from the pre-segmentation that it is, else from the newest."""
+        given = presegmentation_of(self.root, self.ledger, case, label.sha256)
+        if given is None:
             return label
+        path = given[0]
         try:
-            if saved_over(path, self.ledger, case):
+            if saved_over(*given):
                 raise DataError("somebody has saved over it, what it was is not known")
             difference = correction(read_classes(copy), read_classes(path), self.classes)
         except (DataError, ValueError) as error:  # a pre-segmentation that somebody has changed costs no label

@@ -71,6 +71,7 @@ class PeopleLedger:
         queries: the chosen cases of each round, best first.
         training: the training list of each round that has begun, with multiplicity.
         validation: the people's validation cases of each round that has begun.
+        validating: all of its validation cases, the team's own set among them where it had one by then.
         refused: ``{"file", "sha256", "time", "sentence"}`` of each file refused.
         minutes: that a case took, by case, or by annotator/case.
         agreement: by case that two have labelled, ``{"annotators", "files", "dice": {class: Dice}}``.
@@ -84,6 +85,7 @@ class PeopleLedger:
     queries: list[list[str]] = field(default_factory=list)
     training: list[list[str]] = field(default_factory=list)
     validation: list[list[str]] = field(default_factory=list)
+    validating: list[frozenset[str]] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     minutes: dict[str, float] = field(default_factory=dict)
     agreement: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -86,6 +86,7 @@ class PeopleLearning(ActiveLearning):
         """
         metadata = Path(self.components["bundle_root"]) / "configs/metadata.json"
         data, self.classes = state.find_cases(self.settings, metadata)
+        self._check_network()
         with run_lock(self.folder.root):
             self.folder.remove_temporaries()
             keys = (self.settings[key] for key in ("cache_dir", "in_channels", "on_bad_case"))
@@ -206,6 +207,7 @@ class PeopleLearning(ActiveLearning):
         write_datalist(self._round(number).datalist_file, datalist, self.dataset)
         people.training.append(training)
         people.validation.append(validation)
+        people.validating.append(frozenset(item["case"] for item in datalist.validation))
         write_json(self.folder.ledger_file, people.as_dict())
 
     def _labelled(self, case: str) -> Item:
@@ -244,7 +246,7 @@ class PeopleLearning(ActiveLearning):
         if not final and len(people.queries) == number:
             people.queries.append(stages.queries())
             write_json(self.folder.ledger_file, people.as_dict())
-        validating = [len(cases) + len(self.data.validation) for cases in people.validation[: number + 1]]
         back = people.agreement_with_presegmentation(number)
         folders = [self.folder.round(each) for each in range(number + 1)]
+        validating = people.validating[: number + 1]
         write_advice(folders, self.curve, validating, back, self.settings["stop_gain"])

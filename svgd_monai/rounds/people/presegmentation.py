@@ -11,25 +11,31 @@ from svgd_monai.rounds.people.ledger import PeopleLedger, slots
 from svgd_monai.rounds.people.notes import Complaint
 
 
-def presegmentation_of(root: Path, ledger: PeopleLedger, case: str) -> Path | None:
-    """The file of the newest worklist that holds a case; None where that had none, or it is gone.
+def presegmentation_of(root: Path, ledger: PeopleLedger, case: str, digest: str = "") -> tuple[Path, str] | None:
+    """A pre-segmentation of a case that was handed out: its file, and the hash that it had then.
 
     Args:
         root: the run's folder.
         ledger: of the run.
         case: the case.
+        digest: hash of a label; of several worklists with the case it is the one that handed out just that, if any
+            did, else the newest.
+
+    Returns:
+        None where that worklist had none, or its file is gone.
     """
-    number = max((n for n, entries in enumerate(ledger.worklists) if any(e.case == case for e in entries)), default=0)
+    listed = [(n, e.presegmentation) for n, entries in enumerate(ledger.worklists) for e in entries if e.case == case]
+    if not listed:
+        return None
+    number, made = next((each for each in listed if each[1] == digest), listed[-1])
     path = root / f"worklist/round_{number:03d}" / f"{case}_seg.nii.gz"
-    entry = ledger.entry(case)
-    return path if entry is not None and entry.presegmentation is not None and path.is_file() else None
+    return (path, made) if made is not None and path.is_file() else None
 
 
-def saved_over(path: Path, ledger: PeopleLedger, case: str) -> bool:
-    """Whether a case's pre-segmentation is no longer what its worklist handed out."""
-    entry = ledger.entry(case)
+def saved_over(path: Path, made: str) -> bool:
+    """Whether a pre-segmentation is no longer what its worklist handed out, a file of the hash ``made``."""
     try:
-        return entry is None or hashlib.sha256(read_bytes(path)).hexdigest() != entry.presegmentation
+        return hashlib.sha256(read_bytes(path)).hexdigest() != made
     except DataError:
         return True
 
@@ -43,9 +49,9 @@ def misplaced(root: Path, ledger: PeopleLedger) -> list[Complaint]:
     """
     complaints = []
     for case in ledger.unlabelled:
-        path, entry = presegmentation_of(root, ledger, case), ledger.entry(case)
-        if path is not None and entry is not None and saved_over(path, ledger, case):
-            shown = path.relative_to(root).as_posix()
+        given, entry = presegmentation_of(root, ledger, case), ledger.entry(case)
+        if given is not None and entry is not None and saved_over(*given):
+            shown = given[0].relative_to(root).as_posix()
             where = " or ".join(save_as for _, save_as in slots(entry))
             sentence = f"{shown} is not as it was made; if it is the label now, save it as {where}."
             complaints.append(Complaint(shown, sentence, case))

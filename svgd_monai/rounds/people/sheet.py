@@ -79,13 +79,16 @@ def summary(entries: Sequence[Entry], ledger: PeopleLedger) -> str:
     """How far a worklist has come."""
     back = sum(bool(ledger.labels.get(entry.case)) for entry in entries)
     declined = sum(entry.case in ledger.declined for entry in entries)
-    return (
-        f"{count(len(entries), 'case')}: {back} labelled, {declined} declined, {len(entries) - back - declined} to do."
-    )
+    held_out = sum(entry.case not in ledger.images for entry in entries)  # since it was put on the list
+    left = len(entries) - back - declined - held_out
+    apart = f"{held_out} held out, " if held_out else ""
+    return f"{count(len(entries), 'case')}: {back} labelled, {declined} declined, {apart}{left} to do."
 
 
 def state_of(case: str, save_as: str, ledger: PeopleLedger, complaints: Sequence[Complaint]) -> str:
     """What has become of the label that belongs at ``save_as``."""
+    if case not in ledger.images:
+        return "held out: in the validation or test set now, no label is needed"
     if case in ledger.declined:
         return f"declined: {ledger.declined[case]['reason']}"
     parts = save_as.split("/")

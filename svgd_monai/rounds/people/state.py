@@ -140,11 +140,12 @@ def _with_content(item: Item, data: PeopleData) -> Item:
 
 def read_rounds(ledger: PeopleLedger, rounds: list[Round], dataset: MSDDataset) -> None:
     """Take the rounds' training lists, validation cases and queries from their own files into the ledger."""
-    ledger.training, ledger.validation, ledger.queries = [], [], []
+    ledger.training, ledger.validation, ledger.validating, ledger.queries = [], [], [], []
     for each in rounds:
         datalist = read_datalist(each.datalist_file, dataset)
         ledger.training.append([item["case"] for item in datalist.training])
-        held_out = ledger.held_out["validation"]
-        ledger.validation.append([item["case"] for item in datalist.validation if item["case"] not in held_out])
+        validating = [item["case"] for item in datalist.validation]
+        ledger.validation.append([case for case in validating if case not in ledger.held_out["validation"]])
+        ledger.validating.append(frozenset(validating))
         if each.scored(final=False):
             ledger.queries.append(each.queries())

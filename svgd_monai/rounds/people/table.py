@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from svgd_monai.files import reason
+from svgd_monai.files import reason, unguarded
 from svgd_monai.rounds.people.notes import Complaint
 
 WORKLIST_FILE = "worklist.csv"
@@ -67,7 +67,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
     rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval=""))
     if rows and "case" not in rows[0]:
         raise ValueError("no column 'case'")
-    return [{str(key): value or "" for key, value in row.items() if isinstance(value, str)} for row in rows]
+    return [{str(key): unguarded(value) for key, value in row.items() if isinstance(value, str)} for row in rows]
 
 
 def _read_row(row: dict[str, str], rows: list[dict[str, str]], shown: str, result: Assignments) -> None:

@@ -76,14 +76,15 @@ class Worklists:
         entries = [replace(entry, annotators=asked[entry.case]) for entry in entries]
         if entries:
             committee = None if number == 0 else self.folder.committee(number - 1)
-            entries = self.handout.write(number, entries, self.data.pool, committee)
+            entries = self.handout.write(number, entries, self.data.pool, committee, [entry.case for entry in listed])
         self.ledger.worklists[number] = [*listed, *entries]
         write_json(self.folder.ledger_file, self.ledger.as_dict())
 
     def write_sheets(self, complaints: Sequence[Complaint]) -> None:
-        """Write every worklist's sheet."""
+        """Write every worklist's sheet, and mend the links of what is still to do."""
         for number, entries in enumerate(self.ledger.worklists):
             if entries:
+                self.handout.link(number, [self.data.pool[case] for case in self.ledger.outstanding(number)])
                 write_sheet(self.handout.folder(number), number, self.ledger, complaints, self.handout.classes)
 
     def _cold(self, eligible: Sequence[str]) -> list[Entry]:

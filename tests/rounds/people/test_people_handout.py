@@ -15,6 +15,7 @@ from svgd_monai.errors import RunFolderError
 from svgd_monai.rounds.people.handout import Handout
 from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
 from svgd_monai.rounds.people.sheet import write_sheet
+from svgd_monai.rounds.people.table import read_table
 
 CASES = [f"phantom_mr_{number:03d}" for number in range(1, 4)]
 CLASSES = {0: "background", 1: "anterior", 2: "posterior"}
@@ -117,6 +118,34 @@ def test_cases_that_join_a_table_which_nobody_can_read_are_not_lost(items, tmp_p
     table.rename(folder / "ours.csv")
     handed_out(tmp_path, items, CASES[1:])
     assert all(case in table.read_text() for case in CASES[1:])
+
+
+def test_a_kill_before_the_list_was_in_the_ledger_leaves_no_row_of_a_case_that_is_not_on_it(items, tmp_path):
+    handout, (first, second, third) = Handout(tmp_path, None, {}, CLASSES), CASES[:3]
+    handout.write(0, [Entry(first), Entry(second)], items, None)
+    table = tmp_path / "worklist/round_000/worklist.csv"
+    lines = table.read_text().splitlines()  # minutes are the last column
+    table.write_text("\n".join([*lines[:2], f"{lines[2]}12"]) + "\n")
+    handout.write(0, [Entry(second), Entry(third)], items, None)  # the first has been declined meanwhile
+    assert [(row["rank"], row["case"], row["minutes"]) for row in read_table(table)] == [
+        ("1", second, "12"), ("2", third, ""),
+    ]  # fmt: skip
+
+
+def test_cases_that_join_a_list_stand_behind_those_that_are_on_it(items, tmp_path):
+    odd = {f"-{number}": {**items[case], "case": f"-{number}"} for number, case in enumerate(CASES)}
+    for case, item in odd.items():
+        image = tmp_path / f"{case}.nii.gz"
+        image.symlink_to(item["image"])
+        item["image"] = str(image)
+    handout, (first, second, *_) = Handout(tmp_path / "run", None, {}, CLASSES), odd
+    handout.write(0, [Entry(first)], odd, None)
+    handout.write(0, [Entry(second)], odd, None, [first])
+    table = tmp_path / "run/worklist/round_000/worklist.csv"
+    assert [(row["rank"], row["case"], row["save_as"]) for row in read_table(table)] == [
+        ("1", first, f"labels/{first}.nii.gz"), ("2", second, f"labels/{second}.nii.gz"),
+    ]  # fmt: skip
+    assert "''" not in table.read_text()
 
 
 def test_the_sheet_says_which_value_is_which_class(items, tmp_path):

@@ -84,6 +84,25 @@ def test_what_a_label_cost_is_counted_against_what_was_handed_out(desk):
     assert label.corrected_voxels == (made != truth).sum() > 0
 
 
+def test_a_confirmed_pre_segmentation_of_an_earlier_list_cost_nothing(desk):
+    desk.hand_out(FIRST)
+    (older,) = desk.ledger.worklists[0]
+    shutil.copy(desk.worklist / f"{FIRST}_seg.nii.gz", desk.root / f"labels/{FIRST}.nii.gz")
+    (desk.root / "labels/confirmed.txt").write_text(f"{FIRST}\n")
+    newer = desk.root / f"worklist/round_001/{FIRST}_seg.nii.gz"
+    desk.save(FIRST, newer, lambda values: np.roll(values, 2, 1))
+    digest = hashlib.sha256(newer.read_bytes()).hexdigest()
+    desk.ledger.worklists.append([Entry(FIRST, presegmentation=digest)])
+    assert desk.take() == []
+    (label,) = desk.labels(FIRST)
+    assert label.sha256 == older.presegmentation
+    assert (label.corrected_voxels, label.presegmentation_dice) == (0, 1.0)
+    desk.save(FIRST)  # and what is neither of the two is compared with the newest
+    assert desk.take() == []
+    made, truth = (np.asarray(nib.load(path).dataobj) for path in (newer, desk.truth / f"{FIRST}.nii.gz"))
+    assert desk.labels(FIRST)[-1].corrected_voxels == (made != truth).sum()
+
+
 def test_a_pre_segmentation_that_was_corrected_in_its_place_is_named_and_hides_no_cost(desk):
     desk.hand_out(FIRST, SECOND)
     corrected = desk.save(FIRST, desk.worklist / f"{FIRST}_seg.nii.gz")
@@ -152,6 +171,26 @@ def test_a_label_of_the_teams_own_folder_does_not_come_back_over_a_newer_one(tmp
     desk.save(FIRST, moved / old.name, lambda values: np.roll(values, 2, 1))
     desk.take()
     assert len(desk.labels(FIRST)) == 3, "what is new there counts"
+
+
+def test_a_bad_file_does_not_hide_the_label_of_the_teams_own_folder(tmp_path, phantom_mr):
+    own = tmp_path / "own"
+    (tmp_path / "run").mkdir()
+    own.mkdir()
+    desk = Desk(tmp_path / "run", phantom_mr, more=own)
+    desk.save(FIRST, own / f"{FIRST}.nii.gz")
+    bad = desk.root / f"labels/{FIRST}.nii.gz"
+    bad.write_bytes(b"no label")
+    (sentence,) = desk.take()
+    assert sentence.startswith(f"labels/{FIRST}.nii.gz is not gzip-compressed")
+    assert [label.source for label in desk.labels(FIRST)] == [str(own / f"{FIRST}.nii.gz")]
+    desk.save(FIRST, change=lambda values: np.roll(values, 1, 1))
+    assert desk.take() == []
+    assert desk.labels(FIRST)[-1].source == f"labels/{FIRST}.nii.gz"
+    bad.write_bytes(b"no label any more")  # what was accepted from there goes on counting
+    desk.save(FIRST, own / f"{FIRST}.nii.gz", lambda values: np.roll(values, 2, 1))
+    assert len(desk.take()) == 1
+    assert desk.labels(FIRST)[-1].source == f"labels/{FIRST}.nii.gz"
 
 
 def test_an_older_version_that_a_person_saves_again_counts(desk):

@@ -75,6 +75,10 @@ class TestTable:
         found = self.table(tmp_path, self.HEADER + "1,case_1,ann,x,12\n2,case_2,,x,\n")
         assert (found.annotators, found.minutes, found.complaints) == ({"case_1": "ann"}, {"case_1": 12.0}, [])
 
+    def test_a_name_that_a_spreadsheet_would_take_for_a_formula_is_read_as_the_case_that_it_is(self, tmp_path):
+        found = self.table(tmp_path, self.HEADER + "1,'-a,ann,labels/-a.nii.gz,7\n2,''=b,,x,5\n")
+        assert (found.annotators, found.minutes) == ({"-a": "ann"}, {"-a": 7.0, "'=b": 5.0})
+
     def test_a_spreadsheet_may_use_semicolons_a_byte_order_mark_and_decimal_commas(self, tmp_path):
         text = self.HEADER.replace(",", ";") + "1;case_1;ann;x;7,5\r\n"
         assert self.table(tmp_path, text, "utf-8-sig").minutes == {"case_1": 7.5}
@@ -179,6 +183,11 @@ def row(number, labels, test=None, val=None):
     return {"round": number, "unique_labels": labels, "test_dice": test, "val_dice": val}
 
 
+def first(number):
+    """A validation set: the first cases."""
+    return frozenset(CASES[:number])
+
+
 POOL = [PoolState(20 - n, 0.5 + 0.05 * n) for n in range(5)]
 
 
@@ -187,15 +196,15 @@ class TestAdvice:
         return [row(n, 4 + 2 * n, **{"test": v, **keys}) for n, v in enumerate(values)]
 
     def test_it_is_too_early_before_three_rounds(self):
-        text = advise(self.rounds([0.5, 0.5, 0.5]), POOL[:3], [4] * 3, [], 0.01)
+        text = advise(self.rounds([0.5, 0.5, 0.5]), POOL[:3], [first(4)] * 3, [], 0.01)
         assert "go on, for it takes 3 rounds" in text
 
     def test_little_gain_is_a_reason_to_stop_and_much_to_go_on(self):
         flat, steep = self.rounds([0.3, 0.8, 0.8, 0.8, 0.803]), self.rounds([0.3, 0.5, 0.6, 0.7, 0.8])
         assert "Advice: stop, for over the last 3 rounds a label gained 0.00050, less" in advise(
-            flat, POOL, [4] * 5, [], 0.001
+            flat, POOL, [first(4)] * 5, [], 0.001
         )
-        text = advise(steep, POOL, [4] * 5, [0.7, 0.9], 0.001)
+        text = advise(steep, POOL, [first(4)] * 5, [0.7, 0.9], 0.001)
         assert (
             "With 6 labels more than in round 1 the test Dice went from 0.5000 to 0.8000, +0.05000 per label." in text
         )
@@ -206,19 +215,19 @@ class TestAdvice:
 
     def test_without_a_test_set_validation_counts_and_then_the_prediction(self):
         measured = self.rounds([None] * 5, val=0.6)
-        assert "the validation Dice went" in advise(measured, POOL, [4] * 5, [], 0.001)
-        text = advise(self.rounds([None] * 5), POOL, [0] * 5, [], 0.001)
+        assert "the validation Dice went" in advise(measured, POOL, [first(4)] * 5, [], 0.001)
+        text = advise(self.rounds([None] * 5), POOL, [first(0)] * 5, [], 0.001)
         assert "the Dice predicted for the pool went from 0.5500 to 0.7000, +0.02500 per label" in text
 
     def test_a_validation_set_that_has_just_begun_does_not_stop_a_run(self):
         curve = [row(n, 4 + 2 * n, val=0.8 if n > 2 else None) for n in range(5)]
         pool = [PoolState(9, None)] * 5
-        assert "Advice: go on" in advise(curve, pool, [0, 0, 0, 4, 4], [], 0.001)
+        assert "Advice: go on" in advise(curve, pool, [first(n) for n in (0, 0, 0, 4, 4)], [], 0.001)
 
     def test_a_validation_set_that_has_grown_is_no_measure_of_gain(self):
         flat = self.rounds([None] * 5, val=0.6)
-        grown = [0, 2, 2, 3, 3]
-        assert "Advice: stop" in advise(flat, POOL, [2] * 5, [], 0.001)
+        grown = [first(n) for n in (0, 2, 2, 3, 3)]
+        assert "Advice: stop" in advise(flat, POOL, [first(2)] * 5, [], 0.001)
         text = advise(flat, POOL, grown, [], 0.001)
         assert "the Dice predicted for the pool went from" in text
         assert "The validation Dice is 0.6000, of 3 cases." in text
@@ -227,7 +236,12 @@ class TestAdvice:
         assert "The validation Dice is 0.6000; there is no earlier one to compare it with." in alone
         assert "Advice: go on" in alone
 
+    def test_another_validation_set_of_the_same_size_is_no_measure_either(self):
+        flat = self.rounds([None] * 5, val=0.6)
+        other = [*[first(2)] * 4, frozenset(CASES[5:7])]
+        assert "validation Dice went" not in advise(flat, POOL, other, [], 0.001)
+
     def test_nothing_left_or_nothing_measured(self):
-        assert "stop, for no case is left" in advise(self.rounds([0.5]), [PoolState(0, None)], [1], [], 0.001)
-        text = advise(self.rounds([None]), [PoolState(3, None)], [0], [], 0.001)
+        assert "stop, for no case is left" in advise(self.rounds([0.5]), [PoolState(0, None)], [first(1)], [], 0.001)
+        text = advise(self.rounds([None]), [PoolState(3, None)], [first(0)], [], 0.001)
         assert "Nothing was measured" in text

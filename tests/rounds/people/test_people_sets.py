@@ -93,6 +93,36 @@ def test_a_validation_set_that_comes_later_joins_the_cases_that_validate_already
     assert datalist(tmp_path, 1, "validation") == [first, "phantom_mr_001", "phantom_mr_002"]
     assert first not in datalist(tmp_path, 1)
     assert len(datalist(tmp_path, 1)) >= 4
+    advice = (tmp_path / "round_001/advice.txt").read_text()
+    assert "validation Dice went" not in advice, "it is of other cases than in round 0"
+    assert "of 3 cases" in advice or "The validation Dice is" in advice
+
+
+def test_a_listed_case_that_is_held_out_later_is_nobodys_to_do(pool, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(pool / "imagesTr", images)
+    shutil.copy(pool / "test/images/phantom_mr_003.nii.gz", images)
+    team = Team(pool, tmp_path / "run", images=images, initial_labelled=20)
+    team.works()
+    team.label("phantom_mr_003")
+    said = team.works(test=pool / "test")
+    assert "13 cases: 0 labelled, 0 declined, 1 held out, 12 to do" in said
+    (line,) = [line for line in team.sheet(0).splitlines() if "labels/phantom_mr_003.nii.gz |" in line]
+    assert "held out: in the validation or test set now" in line
+    assert "labels/phantom_mr_003.nii.gz is not taken" in team.sheet(0)
+
+
+def test_links_of_a_worklist_follow_the_images(pool, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(pool / "imagesTr", images)
+    team = Team(pool, tmp_path / "run", images=images)
+    team.works()
+    links = [team.folder / f"worklist/round_000/{case}.nii.gz" for case in team.worklist(0)]
+    assert all(link.is_symlink() and link.exists() for link in links)
+    images.rename(tmp_path / "moved")
+    assert not any(link.exists() for link in links)
+    team.works(images=tmp_path / "moved")
+    assert all(link.exists() for link in links)
 
 
 def test_a_case_in_the_pool_and_in_a_held_out_set_leaves_the_pool(pool, tmp_path):
@@ -175,6 +205,7 @@ def test_a_run_whose_pool_was_exhausted_goes_on_when_images_join(pool, tmp_path)
         ({"min_validation": 1}, "min_validation: 1 is below 2"),
         ({"annotators": "[a/b,c]"}, "annotators: 'a/b' cannot be the name of a folder"),
         ({"cold_start": "best"}, "cold_start: 'best' is not one of diversity, random"),
+        ({"roi_size": "[16,16,16]"}, "roi_size: BasicUNet takes no window of (16, 16, 16) voxels"),
     ],
 )
 def test_a_key_that_cannot_be_is_refused_before_anything_is_written(keys, sentence, pool, tmp_path):
