@@ -1,6 +1,7 @@
 """Data sets, splits, checks, preprocessing, and the embedded phantom."""
 
 from svgd_monai.data.bad_cases import BAD_CASES_FILE, read_bad_cases, write_bad_cases
+from svgd_monai.data.cache_key import transform_key
 from svgd_monai.data.check_cache import CaseFacts
 from svgd_monai.data.checks import check_cases, dataset_fingerprint
 from svgd_monai.data.datalist import MSDDataset, read_classes, read_dataset, read_images
@@ -73,6 +74,7 @@ __all__ = [
     "to_grid",
     "training_crop",
     "training_preprocessing",
+    "transform_key",
     "without_padding",
     "write_bad_cases",
     "write_datalist",

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 from monai.data import PersistentDataset
-from monai.data.utils import pickle_hashing
 from monai.transforms import Compose
 from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
+from svgd_monai.data.cache_key import transform_key
 from svgd_monai.data.checks import check_cases
 from svgd_monai.data.nifti import case_id
 from svgd_monai.errors import RunFolderError
@@ -69,7 +69,7 @@ class VolumeDataset(PersistentDataset):
             transform,
             cache_dir=None if cache_dir is None else Path(cache_dir),
             hash_func=_content_hash,
-            hash_transform=pickle_hashing,
+            hash_transform=transform_key,
         )
         self.seed = seed
         self.memory = MEMORY_BYTES if memory is None else memory

@@ -33,7 +33,7 @@ from svgd_monai.rounds.ledger import Ledger
 from svgd_monai.rounds.lock import run_lock
 from svgd_monai.rounds.log import log_end, log_round
 from svgd_monai.rounds.oracle import DatasetOracle, Oracle
-from svgd_monai.rounds.prepare import prepare_volumes
+from svgd_monai.rounds.prepare import check_parts, compares_voxels, prepare_volumes
 from svgd_monai.rounds.round import Round
 from svgd_monai.rounds.run_folder import RunFolder, run_record
 from svgd_monai.rounds.shared import SharedStages
@@ -110,7 +110,7 @@ class ActiveLearning:
             self.settings["test_cases"],
             search=[] if self.data_lists is None else [self.data_lists],
         )
-        self._check_network()
+        check_parts(self.stages, self.folder)
         with run_lock(self.folder.root):
             self.folder.remove_temporaries()
             task = load_task(
@@ -136,17 +136,13 @@ class ActiveLearning:
             write_json(self.folder.ledger_file, self.ledger.as_dict())
             preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
             flags_file = self.folder.root / FLAGS_FILE
-            prepare_volumes(task, split, preprocessing, Path(self.settings["cache_dir"]) / "volumes", flags_file)
+            volumes = Path(self.settings["cache_dir"]) / "volumes"
+            prepare_volumes(task, split, preprocessing, volumes, flags_file, compares_voxels(self.settings))
             self.writer = SummaryWriter(str(self.folder.tensorboard))
             try:
                 self._rounds(task)
             finally:
                 self.writer.close()
-
-    def _check_network(self) -> None:
-        """Make the network once: what it cannot take is refused before a run is begun with it, or anyone labels."""
-        if not self.folder.run_file.is_file():
-            self.stages.parser("train").get_parsed_content("network_def")
 
     def _left_out(self) -> dict[str, str] | None:
         """The cases that a run left out when it began, which it keeps to; None for a run that begins."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from monai.transforms import Compose
 from tqdm import tqdm
 
-from svgd_monai.acquisition import is_constant
+from svgd_monai.acquisition import get_strategy, is_constant
 from svgd_monai.data import (
     CaseFacts,
     Split,
@@ -20,11 +21,36 @@ from svgd_monai.data import (
     report_flags,
     round_datalist,
     signature,
+    transform_key,
     without_padding,
 )
 from svgd_monai.data.entries import Item
+from svgd_monai.errors import SettingsError
+from svgd_monai.rounds.run_folder import RunFolder
+from svgd_monai.rounds.stages import Stages
 
 logger = logging.getLogger(__name__)
+
+
+def check_parts(stages: Stages, folder: RunFolder) -> None:
+    """Make network and preprocessing once, so that what cannot be is refused before a run begins, or anyone labels.
+
+    Args:
+        stages: the bundle's.
+        folder: the run's; one that has begun has been through it.
+
+    Raises:
+        SettingsError: the network does not take the window, or a transform cannot be told from another.
+    """
+    if not folder.run_file.is_file():
+        parser = stages.parser("train")
+        parser.get_parsed_content("network_def")
+        transform_key(parser.get_parsed_content("preprocessing").flatten().transforms)
+
+
+def compares_voxels(settings: Mapping[str, Any]) -> bool:
+    """Whether the query compares volumes as they are, so that all must be of one shape; else on a grid, or not."""
+    return settings["mi_grid"] is None and get_strategy(settings["acquisition"]).uses_information
 
 
 def prepare_volumes(
@@ -33,6 +59,7 @@ def prepare_volumes(
     preprocessing: Compose,
     cache_dir: str | os.PathLike[str],
     flags_file: str | os.PathLike[str] | None = None,
+    one_shape: bool = False,
 ) -> list[str]:
     """Fill the cache of preprocessed volumes, and warn of images that are constant after preprocessing, or odd.
 
@@ -46,15 +73,20 @@ def prepare_volumes(
         preprocessing: the stages' deterministic transforms.
         cache_dir: the stages' cache of volumes.
         flags_file: where odd cases are written, see :mod:`svgd_monai.data.flags`; None: nowhere.
+        one_shape: the images of the pool will be compared voxel by voxel.
 
     Returns:
         The constant cases.
+
+    Raises:
+        SettingsError: they should be of one shape, and are not.
     """
     datalist = round_datalist(task.dataset, split, split.initial)
     held_out = [*datalist.training, *datalist.validation, *datalist.test]
     items = [task.with_fingerprint(item) for item in (*held_out, *pool_items(datalist))]
     roles = {case: role for role, cases in split.as_dict().items() for case in cases}
-    return prepare_items(items, preprocessing, cache_dir, flags_file, task.facts, roles)
+    compared = [*split.initial, *split.pool] if one_shape else []
+    return prepare_items(items, preprocessing, cache_dir, flags_file, task.facts, roles, compared)
 
 
 def prepare_items(
@@ -64,16 +96,26 @@ def prepare_items(
     flags_file: str | os.PathLike[str] | None = None,
     facts: Mapping[str, CaseFacts] | None = None,
     roles: Mapping[str, str] | None = None,
+    compared: Collection[str] = (),
 ) -> list[str]:
-    """Likewise, for items that have the hash of their content as ``fingerprint``."""
+    """Likewise, for items that have the hash of their content as ``fingerprint``; ``compared`` are of one shape."""
     content = without_padding(preprocessing)
     pads = len(content.transforms) < len(preprocessing.flatten().transforms)
     volumes = VolumeDataset(items, preprocessing, Path(cache_dir))
     contents = VolumeDataset(items, content, Path(cache_dir))
     constant, signatures = [], {}
+    shapes: dict[tuple[int, ...], str] = {}
     for index, item in enumerate(tqdm(items, desc="Preparing volumes", disable=None, leave=False)):
         volume = volumes.prepare(index)
         image = (contents.prepare(index) if pads else volume)["image"]
+        if item["case"] in compared:
+            shapes.setdefault(tuple(volume["image"].shape[1:]), item["case"])
+        if len(shapes) > 1:  # before a round is trained for it
+            (first, one), (second, other) = list(shapes.items())[:2]
+            raise SettingsError(
+                f"mi_grid: null needs volumes of one shape, but {one} has {first} voxels and {other} {second}; give a "
+                "grid, and another output_dir."
+            )
         if bool(is_constant(image).all()) and item["case"] not in constant:
             constant.append(item["case"])
             logger.warning("case %s: the image is constant after preprocessing", item["case"])

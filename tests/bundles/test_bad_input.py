@@ -322,3 +322,18 @@ class TestProcess:
         places = {"dataset_dir": phantom_mr, "output_dir": output, "committee_file": output / "committee.pt"}
         line = self.end(*words(bundle / "configs/evaluate.yaml", **keys, **places))
         assert line.startswith(f"committee_file: {output / 'committee.pt'}")
+
+
+def test_a_function_without_a_name_in_the_preprocessing_is_refused_before_any_work(config, dataset, output, tmp_path):
+    overlay = tmp_path / "own.yaml"
+    overlay.write_text('intensity: {_target_: Lambdad, keys: image, func: "$lambda x: x / 1000"}\n')
+    argv = words(config, overlay, **{**TINY, "dataset_dir": dataset, "output_dir": output})
+    refusal(run_bundle(*argv), "Lambdad cannot be part of a cache's key")
+    assert not output.exists()
+
+
+def test_volumes_of_several_shapes_without_a_grid_are_refused_before_a_round_is_trained(config, dataset, output):
+    keys = {**TINY, "mi_grid": "null", "dataset_dir": dataset, "output_dir": output}
+    refusal(run_bundle(*words(config, **keys)), "mi_grid: null needs volumes of one shape")
+    assert not (output / "round_000/committee.pt").exists()
+    assert run_bundle(*words(config, **{**keys, "acquisition": "bald", "output_dir": f"{output}2"})).exit_code == 0

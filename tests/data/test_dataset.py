@@ -1,5 +1,6 @@
 """Volumes are read once for their content; a batch depends on the seed and its step alone."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader
-from monai.transforms import Compose, MapTransform, RandGaussianNoised, RandSpatialCropd, ScaleIntensityd
+from monai.transforms import Compose, Lambdad, MapTransform, RandGaussianNoised, RandSpatialCropd, ScaleIntensityd
 
-from svgd_monai.data import StepSampler, VolumeDataset, epoch_length, epochs, preprocessing
+from svgd_monai.data import StepSampler, VolumeDataset, epoch_length, epochs, preprocessing, transform_key
 from svgd_monai.data import dataset as module
+from svgd_monai.errors import SettingsError
 
 READS = []
 
@@ -241,6 +243,39 @@ def test_batches_are_the_same_for_any_number_of_workers_and_after_a_restart(tmp_
     for one, other in [*zip(alone, shared, strict=True), *zip(alone[4:], resumed, strict=True)]:
         assert one[0] == other[0]
         assert torch.equal(one[1], other[1])
+
+
+USERS = """
+from monai.transforms import MapTransform
+
+class Divide(MapTransform):
+    def __call__(self, data):
+        return {**data, "image": data["image"] / DIVISOR}
+
+def halve(x):
+    return x / 2
+"""
+
+
+def test_a_transform_of_the_users_whose_code_has_changed_is_another_one(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    module, keys = tmp_path / "users_own_transform.py", []
+    for divisor in (100, 1000, 1000):
+        module.write_text(USERS + f"DIVISOR = {divisor}")
+        for name in [name for name in sys.modules if name == "users_own_transform"]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        own = importlib.import_module("users_own_transform")
+        keys.append([transform_key([own.Divide("image")]), transform_key([Lambdad("image", own.halve)])])
+    assert keys[1] == keys[2]
+    assert keys[0][0] != keys[1][0]
+    assert keys[0][1] != keys[1][1], "the function that a transform of MONAI's calls"
+    assert transform_key([ScaleIntensityd("image")]) != transform_key([ScaleIntensityd("image", maxv=2.0)])
+
+
+def test_a_transform_with_a_nameless_function_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match=r"^Lambdad cannot be part of a cache's key .*put the function"):
+        VolumeDataset(items(tmp_path / "data"), Compose([Lambdad("image", lambda x: x)]), tmp_path)
 
 
 def hash_of_the_preprocessing():

@@ -51,7 +51,7 @@ from svgd_monai.rounds.people.notes import Complaint
 from svgd_monai.rounds.people.selection import choose_validation
 from svgd_monai.rounds.people.sheet import SHEET_FILE, summary
 from svgd_monai.rounds.people.worklists import Worklists
-from svgd_monai.rounds.prepare import prepare_items
+from svgd_monai.rounds.prepare import check_parts, compares_voxels, prepare_items
 from svgd_monai.rounds.round import Round
 from svgd_monai.rounds.run_folder import people_record
 
@@ -86,7 +86,7 @@ class PeopleLearning(ActiveLearning):
         """
         metadata = Path(self.components["bundle_root"]) / "configs/metadata.json"
         data, self.classes = state.find_cases(self.settings, metadata)
-        self._check_network()
+        check_parts(self.stages, self.folder)
         with run_lock(self.folder.root):
             self.folder.remove_temporaries()
             keys = (self.settings[key] for key in ("cache_dir", "in_channels", "on_bad_case"))
@@ -106,7 +106,8 @@ class PeopleLearning(ActiveLearning):
                 items = [{**item, "fingerprint": self.data.fingerprint(case)} for case, item in self.data.pool.items()]
                 preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
                 volumes, flags_file = Path(self.settings["cache_dir"]) / "volumes", self.folder.root / FLAGS_FILE
-                prepare_items(items, preprocessing, volumes, flags_file, self.data.facts)
+                compared = self.data.pool if compares_voxels(self.settings) else ()
+                prepare_items(items, preprocessing, volumes, flags_file, self.data.facts, compared=compared)
                 self._go_on()
             finally:
                 if self.writer is not None:

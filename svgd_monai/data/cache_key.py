@@ -1,0 +1,62 @@
+"""The part of a cached volume's key that says how it was preprocessed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import monai
+
+from svgd_monai.errors import SettingsError
+
+#: Goes up when the package's own transforms give other values for the same arguments.
+FORMAT = 2
+#: Packages whose code a version or :data:`FORMAT` stands for, or that do not decide values.
+_KNOWN = frozenset({"monai", "svgd_monai", "torch", "numpy"}) | sys.stdlib_module_names
+
+
+def transform_key(transforms: Sequence[Any]) -> bytes:
+    """A hash of transforms: their classes and arguments, MONAI's version, and the code of those that users wrote.
+
+    A class and its arguments alone would give a user who edits a transform the volumes that it made before.
+
+    Args:
+        transforms: deterministic ones.
+
+    Raises:
+        SettingsError: one of them holds what has no name, as a lambda, so that nobody can tell it from another.
+    """
+    digest = hashlib.sha256(f"{FORMAT} {monai.__version__}\n".encode())
+    for transform in transforms:
+        try:
+            content = pickle.dumps(transform, protocol=4)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise SettingsError(
+                f"{type(transform).__name__} cannot be part of a cache's key ({error}); put the function that it "
+                "calls into a module, and name it from there."
+            ) from error
+        digest.update(content)
+        modules = _Modules(io.BytesIO(content))
+        modules.load()
+        for name in sorted(modules.found):
+            file = getattr(sys.modules.get(name), "__file__", None)
+            if name.partition(".")[0] not in _KNOWN and file is not None:
+                digest.update(Path(file).read_bytes())
+    return digest.hexdigest().encode()
+
+
+class _Modules(pickle.Unpickler):
+    """Finds the modules of the classes and functions in what was just pickled."""
+
+    def __init__(self, content: io.BytesIO) -> None:
+        super().__init__(content)
+        self.found: set[str] = set()
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.found.add(module)
+        return super().find_class(module, name)
