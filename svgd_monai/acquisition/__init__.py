@@ -16,6 +16,7 @@ from svgd_monai.acquisition.score import NORMALISE_NAMES, acquisition_score, ran
 from svgd_monai.acquisition.strategies import STRATEGY_NAMES, get_strategy, select
 from svgd_monai.acquisition.uncertainty import (
     UNCERTAINTY_NAMES,
+    UNITS,
     bald,
     committee_statistics,
     entropy,
@@ -30,6 +31,7 @@ __all__ = [
     "REDUCTION_NAMES",
     "STRATEGY_NAMES",
     "UNCERTAINTY_NAMES",
+    "UNITS",
     "AcquisitionHandler",
     "InformationStore",
     "PairInformation",

@@ -10,6 +10,8 @@ Sliding-window inference never holds M full volumes: every map also follows from
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import torch
@@ -19,6 +21,8 @@ from svgd_monai.statistics import EXTRA_CHANNELS, summarise
 
 UncertaintyName = Literal["entropy", "bald", "variance", "jensen_shannon"]
 UNCERTAINTY_NAMES: tuple[str, ...] = get_args(UncertaintyName)
+#: Of a map's values; a variance of probabilities has none.
+UNITS: Mapping[str, str] = MappingProxyType({name: "" if name == "variance" else "nats" for name in UNCERTAINTY_NAMES})
 
 
 def entropy(probabilities: Tensor) -> Tensor:

@@ -162,7 +162,17 @@ def _read_classes(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
     names = list(classes.values())
     if not all(isinstance(name, str) and name and name.isprintable() for name in names) or len({*names}) < len(names):
         raise DataError(f"{file}: 'labels' must give each value a name of its own, not {names!r}.")
+    if (taken := taken_name(names)) is not None:
+        raise DataError(f"{file}: a class cannot be called {taken!r}, tables have columns of that name; rename it.")
     return dict(sorted(classes.items()))
+
+
+def taken_name(names: Sequence[str]) -> str | None:
+    """The first name that would give a class the column, or TensorBoard's tag, of something else.
+
+    Beside ``dice_<class>`` there are ``dice_grid``, ``dice_grid_<class>``, and the tag of the mean.
+    """
+    return next((name for name in names if name in ("grid", "mean") or name.startswith("grid_")), None)
 
 
 def _read_listed(

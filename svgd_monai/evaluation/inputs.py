@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from svgd_monai.data import checked_images, read_images, write_bad_cases
+from svgd_monai.data.datalist import taken_name
 from svgd_monai.data.entries import Item
 from svgd_monai.errors import DataError, RunFolderError, SettingsError
 from svgd_monai.files import read_json
@@ -79,6 +80,8 @@ def named_classes(
         raise SettingsError(f"{source}: {list(classes)!r} are not all names.")
     if len(set(classes)) < len(classes):
         raise SettingsError(f"{source}: {list(classes)!r} gives two classes one name.")
+    if (taken := taken_name(classes)) is not None:
+        raise SettingsError(f"{source}: a class cannot be called {taken!r}, tables have columns of that name.")
     return dict(enumerate(classes))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from svgd_monai.report.budget import Curve, area, labels_to_reach, on_grid, reach_interval, shared_range
+from svgd_monai.report.budget import Curve, area, labels_to_reach, measured, on_grid, reach_interval, shared_range
 from svgd_monai.report.run import Run
 from svgd_monai.report.significance import LEVEL, PairedTest, holm, paired_test, penalties
 from svgd_monai.report.study import Study
@@ -32,7 +32,8 @@ class Pair:
         differences: (n,) area of a − area of b, by seed; empty where ``span`` is None.
         test: of the areas.
         p_holm: its p-value, corrected for all pairs of the study.
-        penalty_a: share of the budgets at which b is better than a.
+        penalty_a: share of the budgets at which b is better than a, of those at which all of the pair's runs were
+            measured.
         penalty_b: share of the budgets at which a is better than b.
     """
 
@@ -146,13 +147,14 @@ def is_curve(curves: Sequence[Curve]) -> bool:
 def reference_method(study: Study) -> str | None:
     """What the others are compared with in the text: a method that queries at random, where there is one.
 
-    Of several, one without a name of its own, that keeps labelled cases in the pool, of the committee ``svgd``.
+    Of several, one that is called ``random`` or has no name of its own, that lets labelled cases leave the pool and so
+    spends no query on them, of the committee ``svgd``.
     """
 
     def unlike(name: str) -> tuple[bool, bool, bool, str]:
         settings = study.methods[name][0].settings
         kept, committee = settings.get("keep_labelled") is not False, settings.get("committee")
-        return bool(settings.get("method")), not kept, committee != "svgd", name
+        return settings.get("method") not in (None, "random"), kept, committee != "svgd", name
 
     random = [name for name, runs in study.queried.items() if runs[0].settings.get("acquisition") == "random"]
     return min(random, key=unlike, default=None)
@@ -184,7 +186,8 @@ def _compare(a: str, runs_a: Sequence[Run], b: str, runs_b: Sequence[Run]) -> Pa
         nothing = np.zeros(0)
         return Pair(a, b, seeds, None, nothing, paired_test(nothing, nothing), math.nan, math.nan, math.nan)
     areas_a, areas_b = (np.asarray([area(curve, *span) for curve in curves]) for curves in (curves_a, curves_b))
-    _, dice = on_grid([*curves_a, *curves_b])
+    grid, dice = on_grid([*curves_a, *curves_b])
+    dice = dice[:, measured([*curves_a, *curves_b], grid).all(0)]  # of lines between counts nobody has a test
     wins_a, wins_b = penalties(dice[: len(seeds)], dice[len(seeds) :])
     return Pair(a, b, seeds, span, areas_a - areas_b, paired_test(areas_a, areas_b), math.nan, wins_b, wins_a)
 

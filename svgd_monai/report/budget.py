@@ -76,8 +76,13 @@ def on_grid(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     return grid, np.stack([np.interp(grid, *curve) for curve in curves])
 
 
+def measured(curves: Sequence[Curve], grid: np.ndarray) -> np.ndarray:
+    """Which curves were measured at which counts of ``grid`` (X,), bool (S, X); elsewhere they are straight lines."""
+    return np.stack([np.isin(grid, curve.labels) for curve in curves])
+
+
 def labels_to_reach(grid: np.ndarray, dice: np.ndarray, target: np.ndarray | float) -> np.ndarray:
-    """The least measured count from which on a curve stays at or above the target; infinite where there is none.
+    """The least count of the grid from which on a curve stays at or above the target; infinite where there is none.
 
     A first crossing would be a noisy one's. (A curve may still end too early to fall again: see the last count.)
 

@@ -65,7 +65,8 @@ def _draw(evidence: Evidence) -> Iterator[Picture]:
     full = f" Dashed: mean of the full-data runs (n = {analysis.full_dice.size})." if analysis.full_dice.size else ""
     yield Picture(
         "curves.png", png(figures.overview(analysis)),
-        f"Test Dice against unique labels, mean over seeds where all of a method's seeds are measured ({n}).{full} "
+        f"Test Dice against unique labels, mean over seeds ({n}); marked where all of a method's seeds are measured, "
+        f"elsewhere some are on the line between two counts of theirs.{full} "
         "Spread: next figure. File: curves.csv.",
         "Learning curves of all methods against unique labels.",
     )  # fmt: skip
@@ -107,7 +108,11 @@ def _area_panels(evidence: Evidence) -> list[figures.Panel]:
     if against:
         intervals = {name: (p.test.low, p.test.high) for name, p in against.items()}
         differences = {name: p.differences for name, p in against.items()}
-        panels.append(figures.Panel(f"area − area of {shorten(str(reference))}", differences, intervals, line=0.0))
+        label, pairs_of = (
+            f"area − area of {shorten(str(reference))}",
+            {name: len(p.seeds) for name, p in against.items()},
+        )
+        panels.append(figures.Panel(label, differences, intervals, line=0.0, counts=pairs_of))
     return panels
 
 

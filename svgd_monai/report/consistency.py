@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from svgd_monai.history import LATER_KEYS
 from svgd_monai.report.analysis import Analysis, is_curve
 from svgd_monai.report.queries import data_set
 from svgd_monai.report.run import Run
@@ -15,7 +16,8 @@ from svgd_monai.report.text import listed, one_line
 #: Settings that say where and how a run is made, not what it is; the split itself is compared.
 NOT_COMPARED = frozenset(
     {"method", "seed", "output_dir", "dataset_dir", "cache_dir", "split_file", "committee_file", "bundle_root",
-     "stage_dir", "datalist_file", "device", "num_workers", "log_every", "download", "workers"}
+     "stage_dir", "datalist_file", "device", "num_workers", "log_every", "download", "workers", "first_committees",
+     "on_bad_case", "allow_outside"}
 )  # fmt: skip
 
 
@@ -27,7 +29,7 @@ def notes(analysis: Analysis) -> list[str]:
 
 def differing_settings(study: Study) -> dict[str, dict[str, str]]:
     """Settings in which the methods differ: key -> method -> value, the values of its seeds where they differ too."""
-    values = {name: _values(runs) for name, runs in study.methods.items()}
+    values = {name: _values(study, runs) for name, runs in study.methods.items()}
     keys = sorted({key for each in values.values() for key in each})
     table = {key: {name: " or ".join(each.get(key, ["–"])) for name, each in values.items()} for key in keys}
     return {key: row for key, row in table.items() if len(set(row.values())) > 1}
@@ -92,7 +94,7 @@ def _data(study: Study) -> Iterable[str]:
 
 def _settings(study: Study) -> Iterable[str]:
     for name, runs in study.methods.items():
-        keys = [key for key, values in _values(runs).items() if len(values) > 1]
+        keys = [key for key, values in _values(study, runs).items() if len(values) > 1]
         if keys:
             yield f"The runs of {name} differ in more than their seed: {listed(keys)}."
     for package in ("svgd_monai", "torch", "monai"):
@@ -101,19 +103,21 @@ def _settings(study: Study) -> Iterable[str]:
             yield f"The runs were made with different versions of {package}: {listed(versions)}."
 
 
-def _values(runs: Sequence[Run]) -> dict[str, list[str]]:
+def _values(study: Study, runs: Sequence[Run]) -> dict[str, list[str]]:
     """Distinct values of every compared key over the runs of a method."""
     found: dict[str, list[str]] = {}
-    compared = [_compared(run) for run in runs]
+    known = {key for run in study.runs for key in run.settings}
+    compared = [_compared(run, known) for run in runs]
     for key in sorted({key for each in compared for key in each}):
         found[key] = list(dict.fromkeys(each.get(key, "–") for each in compared))
     return found
 
 
-def _compared(run: Run) -> dict[str, str]:
+def _compared(run: Run, known: Iterable[str]) -> dict[str, str]:
+    """The compared settings; of a run of an earlier version, those that it had no key for as it worked by them."""
     components = run.record.get("components")
     overlays: Mapping[str, Any] = components if isinstance(components, dict) else {}
-    both = {**run.settings, **overlays}
+    both = {**dict.fromkeys(known), **LATER_KEYS, **run.settings, **overlays}
     return {key: _text(value) for key, value in both.items() if key not in NOT_COMPARED}
 
 

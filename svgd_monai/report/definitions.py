@@ -15,12 +15,12 @@ DEFINITIONS = (
     "Power: with a true mean difference and normal differences between seeds of this spread, t follows a noncentral t "
     "distribution; the chance that it lies beyond the critical value. The spread is estimated from the same few seeds: "
     "a plan for further seeds, not a finding.",
-    "The pairwise penalty matrix (Ash et al. 2020, arXiv 1906.03671): the share of label counts at which one method is "
-    "better than another by a paired t test at 5 %, uncorrected.",
+    "The pairwise penalty matrix (Ash et al. 2020, arXiv 1906.03671): of the label counts at which all runs of two "
+    "methods were measured, the share at which one is better than the other by a paired t test at 5 %, uncorrected.",
     "Full-data runs are those whose setting method is full, or whose first round leaves no case unlabelled. Labels to "
-    "reach a share of their mean final test Dice: the least measured count from which on the seed-mean curve stays at "
-    "or above it. Intervals: percentile bootstrap over seeds, 10,000 draws. With few seeds they are too narrow (3 "
-    "seeds give 10 different draws): a guide, not a test.",
+    "reach a share of their mean final test Dice: of the counts at which one of a method's seeds was measured, the "
+    "least from which on the seed-mean curve stays at or above it. Intervals: percentile bootstrap over seeds, 10,000 "
+    "draws. With few seeds they are too narrow (3 seeds give 10 different draws): a guide, not a test.",
     "ECE: mean over voxels of the gap between confidence and accuracy in ten bins of the predicted class's probability "
     "(Naeini et al. 2015), on the working grid, the voxels of all test cases together; background is most of them. "
     "Correlation: Spearman's, over the test cases, of a case's uncertainty with 1 − its mean Dice.",

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from svgd_monai.report.analysis import Analysis, mean, reference_method
-from svgd_monai.report.budget import on_grid
+from svgd_monai.report.budget import measured, on_grid
 from svgd_monai.report.run import Run
 from svgd_monai.report.text import number, shorten
 
@@ -46,12 +46,14 @@ class Panel:
         values: (S,) of each method, by seed.
         intervals: lower and upper end of an interval of the mean, where there is one.
         line: where to draw a line for comparison.
+        counts: how many values of a method there are where that is another number than of its seeds.
     """
 
     label: str
     values: Mapping[str, np.ndarray]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     line: float | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @mpl.rc_context(_STYLE)
@@ -63,7 +65,8 @@ def overview(analysis: Analysis) -> Figure:
     coloured = [name for name in analysis.areas if name != reference]  # by name: a colour stays as a study grows
     for name in analysis.by_area:
         runs = analysis.study.methods[name]
-        grid, dice = on_grid([run.curve for run in runs])
+        lines = [run.curve for run in runs]
+        grid, dice = on_grid(lines)
         label = f"{shorten(name)} ({len(runs)})"
         if name == reference:
             axis.plot(grid, dice.mean(0), label=label, lw=2.6, color="#5b646d", zorder=3)
@@ -72,6 +75,7 @@ def overview(analysis: Analysis) -> Figure:
         axis.plot(
             grid, dice.mean(0), label=label, lw=1.6, ms=4.5, color=_COLOURS[style % 6],
             ls=_LINES[style // 6 % 3], marker=_MARKERS[style % len(_MARKERS)],
+            markevery=np.flatnonzero(measured(lines, grid).all(0)).tolist(),
         )  # fmt: skip
     _full_data(axis, analysis)
     _labels_axis(axis)
@@ -99,13 +103,14 @@ def small_multiples(analysis: Analysis, rounds: bool = False) -> Figure:
         for other in names:
             if other != name:
                 axis.plot(means[other][0], means[other][1].mean(0), color="#c9cfd6", lw=0.9)
-        for run in runs:
-            axis.plot(*_curve(run, rounds), color=BLUE, lw=0.7, alpha=0.55)
         grid, dice = means[name]
+        alone = "o" if len(grid) == 1 else None  # a line of one point is invisible
+        for run in runs:
+            axis.plot(*_curve(run, rounds), color=BLUE, lw=0.7, alpha=0.55, marker=alone, ms=3)
         if len(runs) > 1:
             spread = dice.std(0, ddof=1)
             axis.fill_between(grid, dice.mean(0) - spread, dice.mean(0) + spread, color=BLUE, alpha=0.16, lw=0)
-        axis.plot(grid, dice.mean(0), color=BLUE, lw=2.2)
+        axis.plot(grid, dice.mean(0), color=BLUE, lw=2.2, marker=alone, ms=6)
         _full_data(axis, analysis, label=False)
         axis.set_title(f"{shorten(name, 28)}, n = {len(runs)}", fontsize=9)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -142,6 +147,11 @@ def dot_plot(names: Sequence[str], counts: Mapping[str, int], panels: Sequence[P
                 axis.plot(panel.intervals[name], [place, place], color=BLUE, lw=5, alpha=0.25, solid_capstyle="butt")
             axis.plot(known, np.full(known.size, place), "o", color=GREY, ms=4.5, alpha=0.75, mew=0)
             axis.plot([known.mean()], [place], "|", color=BLUE, ms=15, mew=2.4)
+            if panel.counts.get(name, counts[name]) != counts[name]:
+                axis.annotate(
+                    f"n = {panel.counts[name]}", (1, place), xycoords=axis.get_yaxis_transform(), xytext=(3, 0),
+                    textcoords="offset points", va="center", fontsize=8, color=GREY, annotation_clip=False,
+                )  # fmt: skip
         if panel.line is not None:
             axis.axvline(panel.line, color=INK, lw=0.9, ls=(0, (4, 3)))
         axis.set_xlabel(panel.label)

@@ -9,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 #: One colour a class, background first (not drawn); from Okabe & Ito's set, told apart by the colour-blind.
@@ -23,6 +24,7 @@ def case_panel(
     truth: Tensor | None = None,
     classes: Sequence[str] = (),
     unit: str = "nats",
+    top: float | None = None,
 ) -> Figure:
     """Image, truth, committee mean and uncertainty of one case, in the slice of :func:`uncertain_slice`.
 
@@ -33,7 +35,8 @@ def case_panel(
         uncertainty: (X, Y, Z).
         truth: (X, Y, Z) class indices; None where nobody has labelled the case.
         classes: names of the C classes, for the legend.
-        unit: of the uncertainty; in nats its colours go up to log C, else to its maximum.
+        unit: of the uncertainty.
+        top: where the colours of the uncertainty end; None: at its maximum.
 
     Returns:
         A figure without a window.
@@ -47,7 +50,7 @@ def case_panel(
     count = probability.shape[0]
     for axis in axes[:3]:
         axis.imshow(grey, cmap="gray", origin="lower", vmin=0.0, vmax=1.0)
-    axes[0].set_title(f"image, slice {level}")
+    axes[0].set_title(f"slice {level + 1} of {image.shape[2]} from below")
     if truth is None:
         axes[1].set_title("truth unknown")
     else:
@@ -55,18 +58,24 @@ def case_panel(
         axes[1].set_title("truth")
     _overlay(axes[2], _slice(predicted, level), count)
     axes[2].set_title("committee mean")
-    top = float(np.log(count)) if unit == "nats" else max(float(uncertainty.max()), 1e-6)
+    top = max(float(uncertainty.max()), 1e-6) if top is None else top
     heat = axes[3].imshow(_slice(uncertainty, level), cmap="magma", origin="lower", vmin=0.0, vmax=top)
     axes[3].set_title(f"uncertainty ({unit})" if unit else "uncertainty")
     figure.colorbar(heat, ax=axes[3], shrink=0.8)
     for axis in axes:
         axis.set_axis_off()
-    for place, side, align in ((0.02, "R", "left"), (0.98, "L", "right")):  # of the patient
-        axes[0].text(place, 0.5, side, transform=axes[0].transAxes, color="yellow", ha=align)
+    mark_sides(axes[0])
     legend = ", ".join(f"{name}: {_COLOUR_NAMES[index % 8]}" for index, name in enumerate(classes) if index > 0)
     # A case's name is no mathematics, whatever dollar signs it holds.
     figure.suptitle(f"{title}   ({legend})" if legend else title, fontsize=10, parse_math=False)
     return figure
+
+
+def mark_sides(axis: Axes) -> None:
+    """Say which side of an axial slice is the patient's right, and which the left."""
+    outline = [withStroke(linewidth=2, foreground="black")]  # yellow alone is lost on a bright image
+    for place, side, align in ((0.02, "R", "left"), (0.98, "L", "right")):
+        axis.text(place, 0.5, side, transform=axis.transAxes, color="yellow", ha=align, path_effects=outline)
 
 
 def uncertain_slice(uncertainty: Tensor, foreground: Tensor) -> int:

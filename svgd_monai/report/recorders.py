@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 from monai.transforms import Compose
 
-from svgd_monai.acquisition import get_strategy, maps_from_statistics
+from svgd_monai.acquisition import UNITS, get_strategy, maps_from_statistics
 from svgd_monai.acquisition.handler import QUERIES_FILE, SCORES_FILE
 from svgd_monai.acquisition.reduction import slabs
 from svgd_monai.files import read_csv, read_json
@@ -108,9 +108,11 @@ class PoolRecorder:
         uncertainty = torch.cat(
             [maps_from_statistics(slab[None], classes, self.uncertainty_map)[0] for slab in slabs(statistics)]
         )
-        unit = "" if self.uncertainty_map == "variance" else "nats"
+        unit = UNITS[self.uncertainty_map]
+        # An entropy is measured by what it can be; what members disagree is far from that, and would be black.
+        top = math.log(classes) if self.uncertainty_map == "entropy" else None
         probability = mean_probability(statistics[None])[0]
-        return case_panel(case, image[0], probability, uncertainty, truth, self.classes, unit)
+        return case_panel(case, image[0], probability, uncertainty, truth, self.classes, unit, top)
 
 
 def dice_tag(column: str) -> str | None:

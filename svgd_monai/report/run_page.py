@@ -5,6 +5,7 @@ One self-contained file, made of what lies in the run's folder and nothing else.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Pictu
 from svgd_monai.report.text import count, number
 
 PAGE_FILE = "report.html"
-_MEASURES = (("test_dice", "test", BLUE, "o"), ("val_dice", "validation", "#D55E00", "s"))
+_MEASURES = (("test_dice", "test", BLUE, "o"), ("val_dice", "validation, on the working grid", "#D55E00", "s"))
 
 Record = Mapping[str, Any]
 
@@ -39,23 +40,39 @@ def write_run_page(folder: str | os.PathLike[str]) -> Path:
     ledger = read_json(root / "ledger.json")
     curve = read_csv(root / "learning_curve.csv") if (root / "learning_curve.csv").is_file() else []
     page = Page(f"Labelling in {root.absolute().name}")
-    page.add(*_advice(root, len(curve)), *_curve(curve), *_worklist(root, ledger), *_ledger(ledger))
+    page.add(*_advice(root, len(curve)), *_curve(root, curve), *_worklist(root, ledger), *_ledger(ledger))
     return write_text(root / PAGE_FILE, page.html())
 
 
-def learning_figure(curve: Sequence[Mapping[str, str]]) -> Figure:
+def learning_figure(curve: Sequence[Mapping[str, str]], validating: Sequence[frozenset[str]]) -> Figure:
     """Test and validation Dice against the labels that people made.
+
+    A line joins what was measured on the same cases: where the validation set has grown, it breaks.
 
     Args:
         curve: rows of ``learning_curve.csv``.
+        validating: the validation cases of each of these rounds.
     """
     with mpl.rc_context({"text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(7.2, 3.8), layout="constrained")
         axis: Axes = figure.subplots()
         for column, name, colour, marker in _MEASURES:
-            points = [(int(row["unique_labels"]), float(row[column])) for row in curve if row[column]]
-            if points:
-                axis.plot(*zip(*points, strict=True), color=colour, marker=marker, label=name)
+            sets = validating if column == "val_dice" else [frozenset()] * len(curve)
+            points = [
+                (int(row["unique_labels"]), float(row[column]), cases)
+                for row, cases in zip(curve, sets, strict=True)
+                if row[column]
+            ]
+            label = name
+            for cases, group in itertools.groupby(points, key=lambda point: point[2]):
+                x, y, _ = zip(*group, strict=True)
+                axis.plot(x, y, color=colour, marker=marker, label=label)
+                label = "_"  # the legend names it once
+                if cases:
+                    axis.annotate(
+                        f"{len(cases)}", (x[0], y[0]), xytext=(0, 6), textcoords="offset points", fontsize=8,
+                        color=colour, ha="center",
+                    )  # fmt: skip
         labels = [int(row["unique_labels"]) for row in curve]
         axis.set_xlim(min(labels) - 1, max(labels) + 1)
         axis.set_xlabel("labels")
@@ -74,14 +91,24 @@ def _advice(root: Path, rounds: int) -> list[Block]:
     return [Heading("Advice"), Paragraph(found[-1])]
 
 
-def _curve(curve: Sequence[Mapping[str, str]]) -> list[Block]:
+def _validating(folder: Path) -> frozenset[str]:
+    """The validation cases of a round; none where its data list is gone."""
+    file = folder / "datalist.json"
+    return frozenset(str(item["case"]) for item in read_json(file)["validation"]) if file.is_file() else frozenset()
+
+
+def _curve(root: Path, curve: Sequence[Mapping[str, str]]) -> list[Block]:
     if not curve:
         return []
     blocks: list[Block] = [Heading("Learning curve")]
     measured = any(row[column] for row in curve for column, *_ in _MEASURES)
     if measured:
-        picture = png(learning_figure(curve))
-        blocks.append(Picture("learning_curve.png", picture, "Mean foreground Dice against labels.", "learning curve"))
+        picture = png(learning_figure(curve, [_validating(root / f"round_{row['round']:0>3}") for row in curve]))
+        caption = (
+            "Mean foreground Dice against labels. Small numbers: validation cases; where they become more the line "
+            "breaks, for the Dice of another set says nothing beside that of the old one."
+        )
+        blocks.append(Picture("learning_curve.png", picture, caption, "learning curve"))
     else:
         blocks.append(Paragraph("Nothing has been measured: there is no test set and no validation set yet."))
     columns = ["round", "unique_labels", "training_items", "val_dice", "test_dice", "seconds_train", "seconds_score"]

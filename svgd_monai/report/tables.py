@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from svgd_monai.report.analysis import AREA, SHARES, deviation, mean
-from svgd_monai.report.budget import on_grid
+from svgd_monai.report.budget import measured, on_grid
 from svgd_monai.report.consistency import differing_settings
 from svgd_monai.report.evidence import Evidence, Row
 from svgd_monai.report.pair_tables import PAIRWISE, differences, pairwise, penalties, power
@@ -55,12 +55,16 @@ def reach(evidence: Evidence) -> list[Row]:
 
 
 def curves(evidence: Evidence) -> list[Row]:
-    """Mean and standard deviation over seeds of the test Dice at each label count."""
+    """Mean and standard deviation over seeds of the test Dice at each label count that a seed was measured at.
+
+    ``measured`` of the seeds were measured there; the others are on the straight line between two counts of theirs.
+    """
     rows = []
     for name, runs in evidence.study.methods.items():
-        grid, dice = on_grid([run.curve for run in runs])
-        for x, values in zip(grid, dice.T, strict=True):
-            rows.append({"method": name, "unique_labels": whole(x), "seeds": len(runs),
+        lines = [run.curve for run in runs]
+        grid, dice = on_grid(lines)
+        for x, values, known in zip(grid, dice.T, measured(lines, grid).sum(0), strict=True):
+            rows.append({"method": name, "unique_labels": whole(x), "seeds": len(runs), "measured": int(known),
                          "test_dice_mean": mean(values), "test_dice_sd": deviation(values)})  # fmt: skip
     return rows
 
@@ -84,10 +88,10 @@ def rounds(evidence: Evidence) -> list[Row]:
 def quality(evidence: Evidence) -> list[Row]:
     """Calibration, and correlation of uncertainty with error, at the last round and in the mean over rounds."""
     rows = []
-    for name, measured in evidence.quality.items():
-        row: Row = {"method": name, "seeds": len(measured), "test_cases": max(q.cases for q in measured)}
+    for name, each in evidence.quality.items():
+        row: Row = {"method": name, "seeds": len(each), "test_cases": max(q.cases for q in each)}
         for what in ("ece", "correlation"):
-            values: list[np.ndarray] = [getattr(q, what) for q in measured]
+            values: list[np.ndarray] = [getattr(q, what) for q in each]
             row |= _spread(f"{what}_final", [float(v[-1]) for v in values])
             row |= _spread(f"{what}_all_rounds", [mean(v) for v in values])
         rows.append(row)

@@ -6,15 +6,15 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib as mpl
 import nibabel as nib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from svgd_monai.report.panels import CLASS_COLOURS, uncertain_slice
+from svgd_monai.report.panels import CLASS_COLOURS, mark_sides, uncertain_slice
 
 #: Percentiles of the image that are black and white.
 _WINDOW = (0.5, 99.5)
@@ -25,6 +25,8 @@ def worklist_panel(
     segmentation: str | os.PathLike[str] | None = None,
     uncertainty: str | os.PathLike[str] | None = None,
     classes: Sequence[str] = (),
+    label: str = "uncertainty",
+    top: float | None = None,
 ) -> Figure:
     """The axial slice of the greatest mean uncertainty: image, the same with the contours, and the uncertainty.
 
@@ -35,10 +37,29 @@ def worklist_panel(
         segmentation: file of the pre-segmentation, on the image's grid; None shows the image's middle slice alone.
         uncertainty: file of the uncertainty map; likewise.
         classes: names of the classes, background first.
+        label: what the uncertainty is, with its unit.
+        top: where its colours end, so that the pictures of a list can be compared; None: at its maximum.
 
     Returns:
         A figure without a window.
     """
+    with mpl.rc_context({"text.parse_math": False}):  # a class's name is no mathematics
+        return _panel(image, segmentation, uncertainty, classes, label, top)
+
+
+def greatest(uncertainty: str | os.PathLike[str]) -> float:
+    """The greatest value of an uncertainty map's file."""
+    return float(_read(uncertainty)[0].max())
+
+
+def _panel(
+    image: str | os.PathLike[str],
+    segmentation: str | os.PathLike[str] | None,
+    uncertainty: str | os.PathLike[str] | None,
+    classes: Sequence[str],
+    label: str,
+    top: float | None,
+) -> Figure:
     grey, affine = _read(image)
     aspect = float(np.linalg.norm(affine[:3, 1]) / np.linalg.norm(affine[:3, 0]))
     if grey.ndim > 3:
@@ -65,9 +86,14 @@ def worklist_panel(
     if axes[1].lines:
         axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, fontsize=8, frameon=False)
     drawn = axes[2].imshow(
-        heat[..., level].T, cmap="magma", origin="lower", vmin=0.0, vmax=max(float(heat.max()), 1e-6), aspect=aspect
+        heat[..., level].T,
+        cmap="magma",
+        origin="lower",
+        vmin=0.0,
+        vmax=max(float(heat.max()) if top is None else top, 1e-6),
+        aspect=aspect,
     )
-    axes[2].set_title("uncertainty", fontsize=9)
+    axes[2].set_title(label, fontsize=9)
     axes[2].set_axis_off()
     figure.colorbar(drawn, ax=axes[2], shrink=0.8)
     return figure
@@ -85,8 +111,6 @@ def _read(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], NDArray[np
 
 def _show(axis: Axes, grey: NDArray[np.float32], level: int, title: str, aspect: float) -> None:
     axis.imshow(grey[..., level].T, cmap="gray", origin="lower", vmin=0.0, vmax=1.0, aspect=aspect)
-    outline = [withStroke(linewidth=2, foreground="black")]  # yellow alone is lost on a bright image
-    for place, side, align in ((0.02, "R", "left"), (0.98, "L", "right")):
-        axis.text(place, 0.5, side, transform=axis.transAxes, color="yellow", ha=align, path_effects=outline)
+    mark_sides(axis)
     axis.set_title(title, fontsize=9)
     axis.set_axis_off()

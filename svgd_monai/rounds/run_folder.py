@@ -8,7 +8,6 @@ import platform
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from svgd_monai import __version__
@@ -17,6 +16,7 @@ from svgd_monai.data import Split, TaskData
 from svgd_monai.errors import RunFolderError
 from svgd_monai.evaluation.handler import CASES_FILE
 from svgd_monai.files import TEMPORARY_SUFFIX, check_torch, read_csv, read_json, write_json
+from svgd_monai.history import LATER_KEYS
 
 #: What concerns the people who label may change from command to command; the ledger says what held when.
 PEOPLE_KEYS = frozenset(
@@ -31,11 +31,6 @@ MAY_CHANGE = frozenset(
     "allow_outside", "deterministic",
      "stage_dir", "datalist_file", "bundle_root"}
 ) | PEOPLE_KEYS  # fmt: skip
-#: What a run of a version without a key worked by, for each key that has joined the package since: a run may go on
-#: under a later version as long as the key says the same. A key whose value here would be null needs no line.
-LATER_KEYS: Mapping[str, Any] = MappingProxyType(
-    {"learning_rate_schedule": "constant", "member_batches": "shared", "redraws": "score", "shuffle_scores": False}
-)
 _PACKAGES = ("torch", "monai", "numpy", "nibabel", "pytorch-ignite")
 
 

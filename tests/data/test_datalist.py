@@ -149,6 +149,11 @@ class TestReadDataset:
         assert "case scan_1" in sentence
         assert "'label'" in sentence
 
+    @pytest.mark.parametrize("name", ["grid", "grid_organ", "mean"])
+    def test_names_whose_columns_mean_something_else_are_refused(self, tmp_path, name):
+        labels = {"0": "background", "1": "organ", "2": name}
+        assert f"a class cannot be called {name!r}" in complaint(read_dataset, write_task(tmp_path, labels=labels))
+
     @pytest.mark.parametrize("folder", ["imagesTr", "labelsTr"])
     def test_missing_file_is_named(self, tmp_path, folder):
         missing = write_task(tmp_path) / folder / "scan_4.nii.gz"

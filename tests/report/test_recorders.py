@@ -53,6 +53,12 @@ def test_the_patients_right_is_at_the_left_as_viewers_show_it():
     assert {text.get_text(): text.get_position()[0] < 0.5 for text in axis.texts} == {"R": True, "L": False}
 
 
+def test_the_colours_of_an_uncertainty_end_where_they_are_told_to_or_at_its_maximum():
+    image, probability, uncertainty, _ = case()
+    heats = [case_panel("a", image, probability, uncertainty, top=top).axes[3].images[0] for top in (0.5, None)]
+    assert [heat.get_clim() for heat in heats] == [(0.0, 0.5), (0.0, pytest.approx(float(uncertainty.max())))]
+
+
 def test_a_case_that_nobody_has_labelled_is_shown_without_truth():
     image, probability, uncertainty, _ = case()
     figure = case_panel("a", image, probability, uncertainty)

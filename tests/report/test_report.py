@@ -151,6 +151,19 @@ def test_all_pairs_are_corrected_together(big):
     np.testing.assert_allclose([float(row["p_holm"]) for row in table], expected)
 
 
+def test_between_counts_a_curve_is_a_line_that_nobody_tests(tmp_path):
+    for seed, (labels, dice) in enumerate([([5, 8, 11], [0.5, 0.6, 0.7]), ([5, 9, 11], [0.51, 0.62, 0.7])]):
+        write_run(tmp_path / f"a{seed}", dice, labels, seed=seed, method="a", acquisition="bald")
+        write_run(tmp_path / f"b{seed}", [d - 0.1 - seed / 100 for d in dice], [5, 8, 11], seed=seed)
+    report(tmp_path)
+    found = [row for row in rows(tmp_path, "curves.csv") if row["method"] == "a"]
+    assert [(row["unique_labels"], row["measured"]) for row in found] == [
+        ("5", "2"), ("8", "1"), ("9", "1"), ("11", "2"),
+    ]  # fmt: skip
+    shares = {float(row["share_of_budgets"]) for row in rows(tmp_path, "penalties.csv")}
+    assert shares <= {0.0, 0.5, 1.0}, "of the two counts at which all were measured"
+
+
 def test_penalties_are_between_none_and_all_of_the_budgets(big):
     table = {(row["method"], row["beats"]): float(row["share_of_budgets"]) for row in rows(big, "penalties.csv")}
     assert len(table) == 56

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.image import imread
 
 from svgd_monai.report.page import png
-from svgd_monai.report.run_page import write_run_page
+from svgd_monai.report.run_page import learning_figure, write_run_page
 from svgd_monai.report.worklist_panel import worklist_panel
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -75,6 +75,17 @@ def run(tmp_path):
     (folder / "round_002").mkdir()
     (folder / "round_002/advice.txt").write_text("Round 2, 8 labels. Advice: go on.\n")
     return folder
+
+
+def test_a_line_joins_what_was_measured_on_the_same_cases_only():
+    rows = [{"unique_labels": str(4 + 2 * n), "val_dice": str(0.5 + n / 10), "test_dice": "0.5"} for n in range(4)]
+    small, grown = frozenset("ab"), frozenset("abc")
+    axis = learning_figure(rows, [small, small, grown, grown]).axes[0]
+    lines = [list(line.get_xdata()) for line in axis.lines]
+    assert lines == [[4, 6, 8, 10], [4, 6], [8, 10]]  # the test set, which is fixed, and two validation sets
+    assert [text.get_text() for text in axis.texts] == ["2", "3"]
+    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert names == ["test", "validation, on the working grid"]
 
 
 class References(HTMLParser):

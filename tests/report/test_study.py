@@ -8,6 +8,8 @@ from studies import POOL, SPLIT, write_run
 
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import write_json, write_text
+from svgd_monai.report.analysis import analyse, reference_method
+from svgd_monai.report.consistency import differing_settings, notes
 from svgd_monai.report.run import method_name
 from svgd_monai.report.study import read_study
 
@@ -210,3 +212,33 @@ def test_no_run_at_all_is_an_error_and_only_damaged_ones_are_not(tmp_path):
         read_study(tmp_path / "missing")
     write_run(tmp_path / "half", DICE, finished=False)
     assert read_study(tmp_path).runs == []
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        ({"m": {}, "random": {"method": "random"}, "random_redraws": {"method": "random_redraws"}}, "random"),
+        ({"random": {"method": "random", "keep_labelled": False}, "redraws": {"method": "redraws"}}, "random/delete"),
+        ({"a": {"keep_labelled": False}, "b": {}}, "svgd/random/delete"),
+        ({"a": {"committee": "ensemble"}, "b": {}}, "svgd/random"),
+        ({"a": {"method": "control"}}, "control"),
+        ({"a": {"acquisition": "bald"}}, None),
+    ],
+)
+def test_methods_are_compared_with_the_plainest_that_queries_at_random(tmp_path, methods, expected):
+    for name, keys in methods.items():
+        own = {"acquisition": "bald", "method": "m"} if name == "m" else keys
+        write_run(tmp_path / name, [0.5, 0.6, 0.7, 0.8], **own)
+    assert reference_method(read_study(tmp_path)) == expected
+
+
+def test_runs_of_an_earlier_version_or_from_elsewhere_do_not_differ_by_that(tmp_path):
+    later = {"learning_rate_schedule": "constant", "deterministic": False, "max_norm": None}
+    write_run(tmp_path / "a", [0.5, 0.6, 0.7, 0.8], first_committees="/here/cache", **later)
+    write_run(tmp_path / "b", [0.5, 0.6, 0.7, 0.8], seed=1, first_committees="/there/cache")
+    study = read_study(tmp_path)
+    assert not any("differ in more than their seed" in note for note in notes(analyse(study)))
+    assert differing_settings(study) == {}
+    write_run(tmp_path / "c", [0.5, 0.6, 0.7, 0.8], seed=2, learning_rate_schedule="cosine")
+    (note,) = [note for note in notes(analyse(read_study(tmp_path))) if "in more than their seed" in note]
+    assert note.endswith("differ in more than their seed: learning_rate_schedule.")

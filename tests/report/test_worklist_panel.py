@@ -4,7 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from svgd_monai.report.worklist_panel import worklist_panel
+from svgd_monai.report.page import png
+from svgd_monai.report.worklist_panel import greatest, worklist_panel
 
 LEVEL = 6
 
@@ -63,3 +64,18 @@ def test_an_image_without_contrast_or_an_empty_pre_segmentation_is_drawn_too(fil
     figure = worklist_panel(flat, empty, files[2], ["background", "organ"])
     assert figure.axes[1].get_legend() is None
     assert np.isfinite(figure.axes[0].images[0].get_array()).all()
+
+
+@pytest.mark.parametrize("name", ["a$%$b", "tumour ($>5^$)", "organ $x$"])
+def test_a_name_is_no_mathematics_whatever_dollar_signs_it_holds(files, name):
+    figure = worklist_panel(*files, ["background", name])
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == [name]
+    assert png(figure)
+
+
+def test_pictures_of_a_list_share_their_colours_and_say_what_they_show(files):
+    figure = worklist_panel(*files, ["background", "organ"], "bald (nats)", 2.5)
+    assert figure.axes[2].get_title() == "bald (nats)"
+    assert figure.axes[2].images[0].get_clim() == (0.0, 2.5)
+    assert worklist_panel(*files).axes[2].images[0].get_clim() == (0.0, pytest.approx(greatest(files[2])))
+    assert greatest(files[2]) == pytest.approx(0.9)

@@ -15,14 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from svgd_monai.acquisition import get_strategy
+from svgd_monai.acquisition import UNITS, get_strategy
 from svgd_monai.data.entries import Item
 from svgd_monai.data.nifti import NIFTI_SUFFIXES
 from svgd_monai.errors import RunFolderError
 from svgd_monai.evaluation.writer import INFERENCE_FILE
 from svgd_monai.files import read_csv, reason, write_bytes, write_csv, write_json
 from svgd_monai.report.page import png
-from svgd_monai.report.worklist_panel import worklist_panel
+from svgd_monai.report.worklist_panel import greatest, worklist_panel
 from svgd_monai.rounds.people.ledger import Entry, slots
 from svgd_monai.rounds.people.table import WORKLIST_FILE, read_table
 from svgd_monai.rounds.stages import Stages
@@ -81,12 +81,7 @@ class Handout:
         self.link(number, [items[entry.case] for entry in entries])
         if committee is not None:
             entries = self._presegmented(folder, entries, items, committee)
-        names = list(self.classes.values())
-        for entry in entries:
-            given = entry.presegmentation is not None
-            maps = [folder / f"{entry.case}_{name}.nii.gz" if given else None for name in ("seg", "uncertainty")]
-            picture = worklist_panel(items[entry.case]["image"], maps[0], maps[1], names)
-            write_bytes(folder / f"{entry.case}.png", png(picture))
+        self._draw(folder, entries, items)
         self._write_table(folder, entries, listed)
         for entry in entries:
             for _, save_as in slots(entry):
@@ -97,6 +92,19 @@ class Handout:
         """Put images into the folder of a worklist; a link whose image has moved is made anew."""
         for item in items:
             _link(Path(item["image"]), self.folder(number))
+
+    def _draw(self, folder: Path, entries: Sequence[Entry], items: Mapping[str, Item]) -> None:
+        """A picture of each case; the colours of their uncertainties end at one value."""
+        names = list(self.classes.values())
+        heats = {e.case: folder / f"{e.case}_uncertainty.nii.gz" for e in entries if e.presegmentation is not None}
+        top = max((greatest(heat) for heat in heats.values()), default=None)
+        shown = get_strategy(self.settings["acquisition"]).uncertainty_map if heats else ""
+        label = f"{shown.replace('_', ' ')} ({UNITS[shown]})".removesuffix(" ()") if shown else ""
+        for entry in entries:
+            image, heat = items[entry.case]["image"], heats.get(entry.case)
+            mask = None if heat is None else folder / f"{entry.case}_seg.nii.gz"
+            picture = worklist_panel(image, mask, heat, names, label, top)
+            write_bytes(folder / f"{entry.case}.png", png(picture))
 
     def _presegmented(
         self, folder: Path, entries: Sequence[Entry], items: Mapping[str, Item], committee: Path
