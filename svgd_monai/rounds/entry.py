@@ -55,5 +55,6 @@ def active_learning(stages: Mapping[str, str | Sequence[str]], hooks: Sequence[H
         hooks=hooks,
         imports=imports,
         tracking=tracking_of(parser, caller.tracking),
+        stages_folder=folder,
         data_lists=Path(components["bundle_root"]).parent.parent / "data_lists",
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from svgd_monai.committee.keeper import COMMITTEE_FILE, TRAINING_FILE
-from svgd_monai.files import write_bytes
+from svgd_monai.errors import RunFolderError
+from svgd_monai.files import check_torch, read_json, write_bytes
 from svgd_monai.rounds.run_folder import MAY_CHANGE
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class FirstCommittees:
         Args:
             target: the round's folder.
         """
-        if not (self.folder / COMMITTEE_FILE).is_file() or (target / COMMITTEE_FILE).is_file():
+        if (target / COMMITTEE_FILE).is_file() or not self._sound():
             return False
         self._copy(self.folder, target)
         logger.info("Round 0: the committee is the one of %s, trained alike.", self.folder)
@@ -51,8 +52,20 @@ class FirstCommittees:
 
     def leave(self, source: Path) -> None:
         """Copy them from a round's folder, unless they are there already."""
-        if not (self.folder / COMMITTEE_FILE).is_file():
+        if not self._sound():
             self._copy(source, self.folder)
+
+    def _sound(self) -> bool:
+        """Whether they are there and can be read; a damaged one is made anew by the run that finds it."""
+        if not (self.folder / COMMITTEE_FILE).is_file():
+            return False
+        try:
+            check_torch(self.folder / COMMITTEE_FILE)
+            read_json(self.folder / TRAINING_FILE)
+        except RunFolderError as error:
+            logger.warning("%s The committee is trained anew.", error)
+            return False
+        return True
 
     @staticmethod
     def _copy(source: Path, target: Path) -> None:

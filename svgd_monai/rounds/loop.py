@@ -58,6 +58,7 @@ class ActiveLearning:
         oracle: gives, for the data set, the source of labels.
         imports: import statements for the stages' expressions.
         tracking: settings of an experiment tracking of the stages.
+        stages_folder: where the bundle's own configurations of the stages lie.
 
     Attributes:
         folder: the run's folder.
@@ -76,6 +77,7 @@ class ActiveLearning:
         oracle: Callable[[MSDDataset], Oracle] = DatasetOracle,
         imports: Sequence[str] = (),
         tracking: Mapping[str, Any] | None = None,
+        stages_folder: Path | None = None,
     ) -> None:
         self.settings = dict(settings)
         self.components = dict(components or {})
@@ -83,7 +85,7 @@ class ActiveLearning:
         self.data_lists = data_lists
         self.oracle = oracle
         self.folder = RunFolder(settings["output_dir"])
-        self.stages = SharedStages(stages, {**self.components, **self.settings}, imports, tracking)
+        self.stages = SharedStages(stages, {**self.components, **self.settings}, imports, tracking, stages_folder)
         self._recorded = self.components | self.stages.changes()
         self.curve: list[dict[str, Any]] = []
         self.ledger: Ledger
@@ -174,7 +176,7 @@ class ActiveLearning:
                     self.ledger.record(chosen)
                 write_json(self.folder.ledger_file, self.ledger.as_dict())
             if number >= first - 1:  # the hooks of the last complete round may have been cut off
-                log_round(self.folder, self.curve[number], self.rounds)
+                log_round(self.folder, self.curve[number], None if final else self.rounds)
                 self._call(AfterRound, "after_round", number)
             missing = [] if final else oracle.missing(chosen)
             if missing:

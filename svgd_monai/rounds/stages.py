@@ -66,6 +66,7 @@ class Stages:
             files gave. A key set once on the loop holds in every stage.
         imports: import statements that overlay files gave, added to each stage's own.
         tracking: settings of an experiment tracking, see :func:`svgd_monai.workflow.track`; empty: none.
+        folder: of the bundle's own files, ``train.yaml`` and its like.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class Stages:
         overrides: Mapping[str, Any],
         imports: Sequence[str] = (),
         tracking: Mapping[str, Any] | None = None,
+        folder: Path | None = None,
     ) -> None:
+        self.folder = folder
         self.tracking = tracking or None
         self.imports = list(imports)
         self.files = {name: [Path(path) for path in ensure_tuple(paths)] for name, paths in files.items()}
@@ -94,12 +97,14 @@ class Stages:
         return parser
 
     def changes(self) -> dict[str, Any]:
-        """What files behind its first change in a stage, as they are written: ``stages#<stage>`` -> their contents."""
-        return {
-            f"stages#{stage}": [ConfigParser.load_config_file(str(path)) for path in later]
-            for stage, (_, *later) in self.files.items()
-            if later
-        }
+        """What makes a stage another one than the bundle's, as it is written: ``stages#<stage>`` -> files' contents."""
+        changed = {}
+        for stage, files in self.files.items():
+            own = self.folder is not None and files[0].resolve() == (self.folder / f"{stage}.yaml").resolve()
+            # Without a folder nobody knows whose the first one is.
+            if other := files[1:] if own or self.folder is None else files:
+                changed[f"stages#{stage}"] = [ConfigParser.load_config_file(str(path)) for path in other]
+        return changed
 
     def run(self, stage: str, **keys: Any) -> float:
         """Run a stage.

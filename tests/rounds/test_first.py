@@ -4,10 +4,12 @@ import copy
 import json
 
 import pytest
+import torch
 from runs import arguments, outcome, run
 
 from svgd_monai.data import make_phantom
-from svgd_monai.rounds.first import training_key
+from svgd_monai.files import write_json, write_torch
+from svgd_monai.rounds.first import FirstCommittees, training_key
 from svgd_monai.workflow import KEYS
 
 SMALL = {"validation_cases": 1, "test_cases": 1, "steps_per_round": 2, "validations_per_round": 1, "rounds": 1}
@@ -72,3 +74,22 @@ def test_every_key_of_a_query_is_a_key():
     from svgd_monai.rounds.first import QUERY_KEYS
 
     assert set(KEYS) >= QUERY_KEYS
+
+
+@pytest.mark.parametrize("name", ["committee.pt", "training.json"])
+def test_a_damaged_committee_is_not_taken_and_is_replaced(tmp_path, name, caplog):
+    first = FirstCommittees(tmp_path / "shared", RECORD)
+    source = tmp_path / "round_000"
+    write_torch(source / "committee.pt", {"values": torch.arange(1000.0)})
+    write_json(source / "training.json", {"step": 1})
+    first.leave(source)
+    good = (first.folder / name).read_bytes()
+    damaged = bytearray(good)
+    damaged[len(good) // 2] ^= 0xFF
+    (first.folder / name).write_bytes(damaged)
+    assert first.take(tmp_path / "other") is False
+    assert str(first.folder / name) in caplog.text
+    assert not (tmp_path / "other").exists()
+    first.leave(source)
+    assert (first.folder / name).read_bytes() == good
+    assert first.take(tmp_path / "other") is True

@@ -64,3 +64,24 @@ def test_the_record_needs_no_installed_package(tmp_path, monkeypatch):
     record = run_folder.people_record({"seed": 0, "images": str(tmp_path)}, {}, {1: "a"})
     assert record["versions"]["svgd_monai"] == svgd_monai.__version__
     assert record["versions"]["torch"] == version("torch")
+
+
+def test_a_run_of_a_version_without_a_key_goes_on_with_what_it_worked_by(tmp_path):
+    record = {"settings": {"rounds": 1, "seed": 0, "redraws": "score"}, "components": {}, "split": {},
+              "dataset": {"fingerprint": "f", "classes": {}, "root": "d"}}  # fmt: skip
+    older = {**record, "settings": {"rounds": 1, "seed": 0}}
+    folder = RunFolder(tmp_path)
+    assert folder.open(older) is False
+    assert folder.open(record) is False
+    with pytest.raises(RunFolderError, match=r"redraws: .* started with 'score', this command says 'random'"):
+        folder.open({**record, "settings": {**record["settings"], "redraws": "random"}})
+
+
+def test_progress_beside_a_committee_is_removed(folder):
+    (folder.round(0) / "training.pt").write_bytes(b"x")
+    open_round = folder.round(1)
+    open_round.mkdir()
+    (open_round / "training.pt").write_bytes(b"x")
+    folder.remove_temporaries()
+    assert not (folder.round(0) / "training.pt").exists()
+    assert (open_round / "training.pt").exists()

@@ -56,6 +56,8 @@ def study_cells(
         SettingsError: there is no method, one stands twice, or sets a key that is unknown or no method's to set.
     """
     named = {str(name): dict(keys or {}) for name, keys in _mapping("methods", methods).items()}
+    if len(named) < len(_mapping("methods", methods)):
+        raise SettingsError(f"methods: two of {', '.join(map(repr, methods or ()))} are the same as text.")
     for name, keys in named.items():
         named[name] = {**_checked(f"methods: {name}", keys, known), "method": name}
     for name, keys in _combinations(grid, common, known):
@@ -90,6 +92,8 @@ def _combinations(
         parts = {"committee": "svgd", "acquisition": "entropy_mi", **common, **keys}
         name = f"{parts['committee']}/{parts['acquisition']}"
         rest = {key: written[key] for key in keys if key not in ("committee", "acquisition", "keep_labelled")}
+        if rest and len(grid.get("keep_labelled", ())) > 1:
+            rest["keep_labelled"] = written["keep_labelled"]
         if rest:  # the name no longer follows from the settings
             name = " ".join([name, *(f"{key}={value}" for key, value in rest.items())])
             keys["method"] = name

@@ -17,7 +17,7 @@ from svgd_monai.workflow import KEYS, MACHINERY, calling_workflow
 _STUDY = ("study", "methods", "grid", "bundle_root")
 STUDY_KEYS = ("seeds", "workers", "threads", "only", "report")
 #: What a study sets for each run.
-_OF_A_CELL = ("output_dir", "cache_dir", "seed", "method", "first_committees", "imports")
+_OF_A_CELL = ("cache_dir", "seed", "method", "first_committees", "oracle")
 
 
 def study(configuration: str) -> Study:
@@ -39,8 +39,10 @@ def study(configuration: str) -> Study:
     base = ConfigParser.load_config_file(str(file))
     common: dict[str, Any] = {}
     for key, value in parser.config.items():
-        if key in _OF_A_CELL or key in (*MACHINERY, *_STUDY, *STUDY_KEYS):
+        if key in ("output_dir", "imports") or key in (*MACHINERY, *_STUDY, *STUDY_KEYS):
             continue
+        if key in _OF_A_CELL:
+            raise SettingsError(f"{key} is the study's own to set.")
         if key == "stages" and value == base[key]:  # overlays of runs that are done lack them
             continue
         common[key] = parser.get_parsed_content(key) if key in KEYS else copy.deepcopy(value)

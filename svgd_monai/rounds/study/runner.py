@@ -28,8 +28,9 @@ from svgd_monai.rounds.study.state import (
     WAITING,
     Progress,
     earlier_cells,
-    read_progress,
+    look,
     remaining_seconds,
+    remove_temporaries,
     write_table,
 )
 from svgd_monai.workflow import duration
@@ -37,6 +38,8 @@ from svgd_monai.workflow import duration
 logger = logging.getLogger(__name__)
 
 _POLL = 1.0  # seconds between looks at the runs
+#: Behind a cell's place: the overlay that a complete run is asked to go on with.
+ASKED = ".asked.yaml"
 
 
 class Study:
@@ -91,6 +94,8 @@ class Study:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.all_cells += earlier_cells(self.folder, self.all_cells)
+        if not any(is_locked(self.folder / cell.place) for cell in self.all_cells):
+            remove_temporaries(self.folder / "cache")
         for cell in self.cells:
             self._look(cell)
             self.states[cell] = DONE if self._is_done(cell) else WAITING
@@ -125,6 +130,7 @@ class Study:
     def _run_all(self) -> None:
         while True:
             changed = self._collect()
+            self._look_elsewhere()
             while len(self._processes) < self.workers and (cell := self._next()) is not None:
                 self._start(cell)
                 changed = True
@@ -135,6 +141,7 @@ class Study:
                     break
                 raise RunFolderError(f"{self.folder}: no run could be started.")
             time.sleep(_POLL)
+        self._look_elsewhere()
         elsewhere = sum(state == ELSEWHERE for state in self.states.values())
         if elsewhere:
             logger.info("%d runs are in the hands of other processes; the same command looks again.", elsewhere)
@@ -155,7 +162,9 @@ class Study:
         return yaml.safe_dump(keys, sort_keys=True)
 
     def _start(self, cell: Cell) -> None:
-        overlay = write_text(self._file(cell, ".yaml"), self._text(cell))
+        # A complete run keeps the overlay that made it until it has gone on with another.
+        suffix = ASKED if self.progress[cell].finished else ".yaml"
+        overlay = write_text(self._file(cell, suffix), self._text(cell))
         command = [
             sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(self.configuration), str(overlay)])
         ]  # fmt: skip
@@ -165,6 +174,13 @@ class Study:
             self._processes[cell] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603
         self.states[cell] = RUNNING
         logger.info("Started: %s, in %s.", cell.name, self.folder / cell.place)
+
+    def _look_elsewhere(self) -> None:
+        """Runs that other processes have let go of are done, or this one's to start."""
+        for cell, state in self.states.items():
+            if state == ELSEWHERE and not is_locked(self.folder / cell.place):
+                self._look(cell)
+                self.states[cell] = DONE if self._is_done(cell) else WAITING
 
     def _collect(self) -> bool:
         """Take in what the runs have done; whether anything changed."""
@@ -177,6 +193,10 @@ class Study:
             if code is None:
                 continue
             del self._processes[cell]
+            if (asked := self._file(cell, ASKED)).is_file():
+                if code == 0:
+                    asked.replace(self._file(cell, ".yaml"))
+                asked.unlink(missing_ok=True)
             self.states[cell] = DONE if code == 0 and self._is_done(cell) else FAILED
             if self.states[cell] == FAILED and _last_line(self._file(cell, ".log")).startswith(BUSY):
                 self.states[cell] = WAITING  # another process was faster, or looked whether there is one
@@ -191,7 +211,7 @@ class Study:
         for cell in self.all_cells:
             if cell not in self.states:
                 root = self.folder / cell.place
-                progress[cell] = read_progress(root, int(self.overlay(cell)["rounds"]), as_recorded=True)
+                progress[cell] = look(root, int(self.overlay(cell)["rounds"]), as_recorded=True)
                 states[cell] = DONE if progress[cell].finished else ELSEWHERE if is_locked(root) else WAITING
         write_table(self.folder, self.all_cells, states, progress)
 
@@ -203,7 +223,7 @@ class Study:
             shutil.copyfile(checks, own)
 
     def _look(self, cell: Cell) -> None:
-        self.progress[cell] = read_progress(self.folder / cell.place, int(self.overlay(cell)["rounds"]))
+        self.progress[cell] = look(self.folder / cell.place, int(self.overlay(cell)["rounds"]))
 
     def _is_done(self, cell: Cell) -> bool:
         """Whether the run is complete, and the one that this study asks for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from svgd_monai.errors import RunFolderError
-from svgd_monai.files import read_csv, read_json, write_csv
+from svgd_monai.files import TEMPORARY_SUFFIX, read_csv, read_json, write_csv
 from svgd_monai.report.budget import Curve, area, budget_curve, shared_range
 from svgd_monai.rounds.curve import TIMES_FILE
 from svgd_monai.rounds.run_folder import RunFolder
 from svgd_monai.rounds.study.cells import Cell
+
+logger = logging.getLogger(__name__)
 
 TABLE_FILE = "study.csv"
 COLUMNS = (
@@ -46,6 +49,11 @@ class Progress:
     row: Mapping[str, str]
     validation: Curve
 
+    @classmethod
+    def unknown(cls, rounds: int) -> Progress:
+        """Of a run of which nothing can be read."""
+        return cls(False, 0, rounds + 1, (), {}, budget_curve(np.zeros(0), np.zeros(0)))
+
 
 def read_progress(root: Path, rounds: int, as_recorded: bool = False) -> Progress:
     """How far a run is.
@@ -69,10 +77,28 @@ def read_progress(root: Path, rounds: int, as_recorded: bool = False) -> Progres
     seconds = []
     for number in range(len(curve)):
         path = folder.round(number) / TIMES_FILE
-        seconds.append(float(sum(read_json(path).values())) if path.is_file() else 0.0)
+        times = read_json(path) if path.is_file() else {}
+        if not isinstance(times, dict):
+            raise RunFolderError(f"{path} holds no times.")
+        seconds.append(float(sum(times.values())))
     total = len(curve) if finished else rounds + 1  # a run ends early where every case is labelled
     validation = budget_curve(*(np.array([float(row.get(k) or "nan") for row in curve]) for k in _VALIDATION))
     return Progress(finished, len(curve), total, tuple(seconds), curve[-1] if curve else {}, validation)
+
+
+def look(root: Path, rounds: int, as_recorded: bool = False) -> Progress:
+    """:func:`read_progress`; a run with a damaged file is nowhere: it can mend that, or say what it is."""
+    try:
+        return read_progress(root, rounds, as_recorded)
+    except RunFolderError as error:
+        logger.warning("%s", error)
+        return Progress.unknown(rounds)
+
+
+def remove_temporaries(cache: Path) -> None:
+    """Remove what writes of runs that were killed have left in the cache that they share; none is at work."""
+    for path in cache.rglob(f"*{TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)
 
 
 def earlier_cells(folder: Path, cells: Sequence[Cell]) -> list[Cell]:

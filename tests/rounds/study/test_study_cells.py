@@ -42,6 +42,12 @@ def test_further_keys_of_a_grid_are_in_the_name():
     assert [cell.keys["method"] for cell in found] == ["svgd/bald mi_weight=0.5", "svgd/bald mi_weight=1"]
 
 
+def test_a_grid_of_further_keys_tells_whether_labelled_cases_stay():
+    found = cells(grid={"keep_labelled": [True, False], "mi_weight": [0.5, 1.0]}, seeds=(0,))
+    assert len({cell.method for cell in found}) == len({cell.place for cell in found}) == 4
+    assert found[0].method == "svgd/entropy_mi mi_weight=0.5 keep_labelled=True"
+
+
 def test_values_are_put_into_their_types():
     (cell,) = cells({"a": {"prior_std": "flat", "initial_labelled": "all"}}, seeds=(0,))
     assert cell.keys == {"prior_std": None, "initial_labelled": None, "method": "a"}
@@ -58,6 +64,7 @@ def test_components_are_left_as_they_are_written():
     [
         ((), "methods: the study has none, and its grid is empty."),
         (({"a": {"lerning_rate": 1}},), "methods: a: lerning_rate is not a key of a run."),
+        (({1: {}, "1": {}},), "methods: two of 1, '1' are the same as text."),
         (({"a": {"learning_rate": -1}},), "methods: a: learning_rate: -1 is not above 0."),
         (({"a": {"seed": 3}},), "methods: a: seed is the study's own to set."),
         (({"a b": {}, "a/b": {}},), "methods: a/b would share its folder a_b with another method; rename it."),

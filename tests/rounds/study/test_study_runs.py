@@ -147,7 +147,7 @@ def study(tmp_path, monkeypatch):
 
     def start(words, stdout, **_options):
         overlay = Path(words[-1].split("'")[-2])
-        folder = overlay.with_suffix("")
+        folder = overlay.parent / overlay.name.partition(".")[0]
         method = folder.parent.name
         made.started.append(method)
         code, deed = made.deeds.get(method, (0, finish))
@@ -189,6 +189,87 @@ def test_what_is_done_is_not_started_again_unless_its_keys_have_changed(study):
     study.common["learning_rate"] = 0.5  # the run itself decides whether it may go on
     study.run()
     assert study.started == ["a", "b", "c"] * 2
+
+
+def test_a_complete_run_that_refuses_other_settings_is_not_passed_off_as_one_of_them(study):
+    study.run()
+    before = (study.folder / "runs/a/seed_0.yaml").read_text()
+    study.common["learning_rate"] = 0.5
+    study.deeds["a"] = (1, fail)  # its files are as they were
+    for _ in range(2):
+        with pytest.raises(RunFolderError, match="1 of 3 runs failed"):
+            study.run()
+        assert study.states[study.cells[0]] == FAILED
+    assert study.started == ["a", "b", "c"] * 2 + ["a"]
+    assert (study.folder / "runs/a/seed_0.yaml").read_text() == before
+    assert "learning_rate: 0.5" in (study.folder / "runs/b/seed_0.yaml").read_text()
+    assert not list(study.folder.glob("runs/*/*.asked.yaml"))
+
+
+@pytest.mark.parametrize("name", ["run.json", "learning_curve.csv", "round_000/times.json"])
+def test_a_damaged_file_of_a_run_stops_no_other_and_may_be_mended_by_the_run(study, name):
+    study.run()
+    file = study.folder / "runs/a/seed_0" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("[]" if name.endswith("times.json") else "round,val_dice\n0" if name.endswith("csv") else "")
+    whole = {path.name: path.read_text() for path in (study.folder / "runs/b/seed_0").iterdir()}
+
+    def mend(folder, _log):
+        file.unlink()
+        finish(folder)
+
+    study.deeds["a"] = (0, mend)
+    study.run()
+    assert study.started == ["a", "b", "c", "a"]
+    assert [row["state"] for row in rows(study.folder / "study.csv")] == ["done"] * 3
+    assert {path.name: path.read_text() for path in (study.folder / "runs/b/seed_0").iterdir()} == whole
+
+
+def test_a_run_that_another_process_has_finished_meanwhile_is_done_in_the_end(study):
+    held = study.folder / "runs/b/seed_0"
+    held.mkdir(parents=True)
+    lock = filelock.FileLock(held / ".lock")
+    lock.acquire()
+
+    def other_process_finishes(folder, log):
+        if folder.parent.name == "c" and lock.is_locked:
+            finish(held)
+            held.with_name("seed_0.yaml").write_text(study._text(study.cells[1]))
+            lock.release()
+        finish(folder, log)
+
+    study.deeds["c"] = (0, other_process_finishes)
+    study.run()
+    assert study.started == ["a", "c"]
+    assert [row["state"] for row in rows(study.folder / "study.csv")] == ["done"] * 3
+
+
+def test_what_a_killed_run_has_left_in_the_shared_cache_goes(study):
+    left = study.folder / "cache/first_committees/x/committee.pt.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    study.run()
+    assert not left.exists()
+
+
+def test_an_interrupted_study_ends_its_runs(study, monkeypatch):
+    ended = []
+
+    class Going(Process):
+        def poll(self):
+            raise KeyboardInterrupt
+
+        def terminate(self):
+            ended.append("told")
+
+        def wait(self):
+            ended.append("ended")
+
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: Going(0, None))
+    with pytest.raises(KeyboardInterrupt):
+        study.run()
+    assert ended == ["told", "ended"]
+    assert "waiting" in {row["state"] for row in rows(study.folder / "study.csv")}
 
 
 def test_a_run_in_another_process_is_left_to_it(study):
