@@ -72,12 +72,11 @@ def load_committee(
     elif isinstance(committee, CommitteeMean):
         count = len({name.split(".")[1] for name in state})
         _same_count(count, len(committee.networks), path)
-        _same_layout(
-            [(n, tuple(v.shape)) for n, v in state.items()],
-            [(n, tuple(v.shape)) for n, v in committee.state_dict().items()],
-            path,
-        )
-        committee.load_state_dict(state)
+        # Each parameter once: a network such as DynUNet has a second name for some in its state dictionary.
+        own = {name: tuple(value.shape) for name, value in committee.named_parameters()}
+        again = committee.state_dict().keys() - own.keys()
+        _same_layout([(n, tuple(v.shape)) for n, v in state.items() if n not in again], list(own.items()), path)
+        committee.load_state_dict(state, strict=False)
     else:
         raise TypeError(f"a committee is Particles or CommitteeMean, got {type(committee).__name__}.")
 

@@ -108,7 +108,15 @@ class CommitteeKeeper:
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def start(self, engine: CommitteeTrainer) -> None:
-        """Continue a training that was cut off, or begin."""
+        """Continue a training that was cut off, or begin.
+
+        Raises:
+            SettingsError: it has been run with these objects, or its model file cannot be written.
+        """
+        if self.best is not None:
+            raise SettingsError("The training has been run; another one needs a workflow that is initialised anew.")
+        if self.model_file is not None and is_first():
+            _check_place(Path(self.model_file))
         self._since = time.monotonic()
         if self._resume(engine):
             logger.info("training continues at step %d", engine.state.iteration)
@@ -171,7 +179,13 @@ class CommitteeKeeper:
         validated, self._validated = self._validated, False
         if self.evaluator is None or not validated:
             return None
-        value = self.evaluator.state.metrics.get(self.metric)
+        metrics = self.evaluator.state.metrics
+        if self.checkpoint == "best" and metrics and self.metric not in metrics:
+            raise SettingsError(
+                f"checkpoint: best goes by {self.metric}, and the validation measures {', '.join(metrics)}; give the "
+                "keeper one of these as its metric, or say --checkpoint last."
+            )
+        value = metrics.get(self.metric)
         return float(value) if value is not None and math.isfinite(value) else None
 
     def _progress(self, engine: Engine) -> dict[str, Any]:
@@ -235,6 +249,17 @@ class CommitteeKeeper:
 
         # Not before: a data loader draws from the stream when it starts, and here it starts once more.
         engine.add_event_handler(Events.ITERATION_STARTED(once=iteration + 1), continue_stream)
+
+
+def _check_place(file: Path) -> None:
+    """Whether the folder of a file can be written to: before a training of hours, not behind it.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    folder = next((parent for parent in file.absolute().parents if parent.exists()), Path("/"))
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise SettingsError(f"model_file: {folder} cannot be written to; name another file, or say --model_file none.")
 
 
 def _balance(engine: Engine) -> dict[str, float | None] | None:

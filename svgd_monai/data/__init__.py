@@ -19,6 +19,7 @@ from svgd_monai.data.source import (
     round_datalist,
     stage_datalist,
 )
+from svgd_monai.data.spatial import to_grid
 from svgd_monai.data.splits import Split, draw_split, read_split, resolve_split
 from svgd_monai.data.task import TaskData, find_cases, load_task
 from svgd_monai.data.transforms import (
@@ -26,7 +27,6 @@ from svgd_monai.data.transforms import (
     augmentation,
     foreground_crop,
     preprocessing,
-    to_grid,
     training_crop,
     training_preprocessing,
     without_padding,

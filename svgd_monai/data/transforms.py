@@ -18,16 +18,15 @@ from monai.transforms import (
     RandCropByLabelClassesd,
     RandGaussianNoised,
     RandSpatialCropd,
-    Spacingd,
     SpatialPadd,
-    SpatialResample,
     Transform,
 )
 from monai.transforms.traits import RandomizableTrait
 
+from svgd_monai.data.spatial import IMAGE, LABEL, OneGridd, Respacingd
 from svgd_monai.errors import SettingsError
 
-IMAGE, LABEL, AFFINE = "image", "label", "affine"
+AFFINE = "affine"
 _MODES = {IMAGE: "bilinear", LABEL: "nearest"}  # of resampling
 
 
@@ -50,38 +49,6 @@ class ToPlaind(MapTransform):
             value = result[key].as_tensor() if isinstance(result[key], MetaTensor) else result[key]
             result[key] = value.to(torch.uint8) if key == LABEL else value.float()
         return result
-
-
-class OneGridd(Transform):
-    """Puts the label on the very grid of its image.
-
-    Their affines agree to a thousandth of a voxel (:func:`~svgd_monai.data.checks.check_case`), but one that was
-    written as a quaternion differs in the last digits, and what follows works out the grid of each by itself: MONAI's
-    ``Spacingd`` begins at the corner or half a difference of voxels beside it, as a number is 0 or 1e-7.
-    """
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Dictionary in, dictionary out."""
-        result = dict(data)
-        image, label = result.get(IMAGE), result.get(LABEL)
-        if isinstance(image, MetaTensor) and isinstance(label, MetaTensor):
-            label.affine = image.affine.clone()
-        return result
-
-
-class Respacingd(Spacingd):
-    """MONAI's ``Spacingd``, shown its own keys alone, whose values stay within those of the file.
-
-    That of MONAI 1.6 takes every key that begins with ``image_`` for a dictionary with the image's header, and fails on
-    MONAI Label's ``image_path``. In single precision it gives a constant image noise in its last digits, of which the
-    scaling by percentiles would make an image.
-    """
-
-    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
-        """Dictionary in, dictionary out."""
-        own = {key: data[key] for key in self.keys if key in data}
-        result = super().__call__(own, lazy)
-        return {**data, **{key: result[key].clamp(own[key].min(), own[key].max()) for key in own}}
 
 
 def preprocessing(
@@ -109,7 +76,8 @@ def preprocessing(
         A transform of ``{"image": path, "label": path}`` (the label may be missing) to ``image`` (C, X, Y, Z) float32,
         ``label`` (1, X, Y, Z) uint8 and ``affine`` (4, 4).
     """
-    intensities = [intensity] if callable(intensity) else list(intensity)
+    given = [intensity] if callable(intensity) else list(intensity)
+    intensities = list(Compose(given).flatten().transforms)
     for each in intensities:
         # MONAI's cache ends at the first step that is random or none of its transforms.
         if not isinstance(each, Transform) or isinstance(each, RandomizableTrait):
@@ -232,23 +200,3 @@ class _Only(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         return {key: data[key].as_tensor() if isinstance(data[key], MetaTensor) else data[key] for key in self.keys}
-
-
-def to_grid(volume: torch.Tensor, affine: torch.Tensor, reference: MetaTensor) -> torch.Tensor:
-    """Resample a preprocessed volume onto another grid, through the world's millimetres.
-
-    Args:
-        volume: (C, X, Y, Z) float, e.g. probabilities.
-        affine: (4, 4), voxel to mm of ``volume``.
-        reference: (1, X', Y', Z') with its own affine, e.g. the label as it lies in its file.
-
-    Returns:
-        (C, X', Y', Z'), linear interpolation; beyond ``volume`` its border goes on.
-    """
-    source = MetaTensor(volume.float(), affine=affine)
-    resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=True, dtype=torch.float64)
-    shape = reference.shape[1:]
-    # An axis of one voxel has no two corners to align: torch would take the point half a voxel beyond it.
-    result = resample(source, dst_affine=reference.affine, spatial_size=[max(size, 2) for size in shape])
-    plain: torch.Tensor = result.as_tensor()[(..., *map(slice, shape))].to(volume.dtype)
-    return plain

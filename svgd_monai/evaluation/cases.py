@@ -13,7 +13,7 @@ from monai.metrics.utils import get_edge_surface_distance
 from torch import Tensor
 
 from svgd_monai.acquisition import maps_from_statistics, reduce_map
-from svgd_monai.data.transforms import to_grid
+from svgd_monai.data.spatial import to_grid
 from svgd_monai.statistics import EXTRA_CHANNELS, expected_calibration_error, mean_probability
 
 #: Bins of confidence, [0, 0.1), ..., [0.9, 1], for calibration.

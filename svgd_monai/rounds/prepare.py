@@ -31,6 +31,9 @@ from svgd_monai.rounds.stages import Stages
 
 logger = logging.getLogger(__name__)
 
+#: Share of voxels outside [0, 1], the range of the joint histogram, beyond which a case is told.
+BEYOND = 0.05
+
 
 def check_parts(stages: Stages, folder: RunFolder) -> None:
     """Make network and preprocessing once, so that what cannot be is refused before a run begins, or anyone labels.
@@ -103,7 +106,7 @@ def prepare_items(
     pads = len(content.transforms) < len(preprocessing.flatten().transforms)
     volumes = VolumeDataset(items, preprocessing, Path(cache_dir))
     contents = VolumeDataset(items, content, Path(cache_dir))
-    constant, signatures = [], {}
+    constant, signatures, beyond = [], {}, []
     shapes: dict[tuple[int, ...], str] = {}
     for index, item in enumerate(tqdm(items, desc="Preparing volumes", disable=None, leave=False)):
         volume = volumes.prepare(index)
@@ -116,11 +119,19 @@ def prepare_items(
                 f"mi_grid: null needs volumes of one shape, but {one} has {first} voxels and {other} {second}; give a "
                 "grid, and another output_dir."
             )
+        if float(((image < 0) | (image > 1)).float().mean()) > BEYOND:
+            beyond.append(item["case"])
         if bool(is_constant(image).all()) and item["case"] not in constant:
             constant.append(item["case"])
             logger.warning("case %s: the image is constant after preprocessing", item["case"])
         if flags_file is not None:
             signatures[item["case"]] = signature(image)
+    if beyond:
+        logger.warning(
+            "intensity: of %d cases (%s first) more than %.0f %% of the voxels lie outside [0, 1] after preprocessing; "
+            "mutual information counts them all as the lowest or the highest value.",
+            len(beyond), beyond[0], 100 * BEYOND,
+        )  # fmt: skip
     if flags_file is not None:
         known = {case: fact for case, fact in (facts or {}).items() if case in signatures}
         report_flags(flags_file, signatures, known, roles)

@@ -31,7 +31,7 @@ from svgd_monai.workflow.keys import KEYS
 from svgd_monai.workflow.meeting import TERMINATED, check_met, lost_process, meeting, one_voice
 from svgd_monai.workflow.parts import note_parts
 from svgd_monai.workflow.sentences import GO_ON, sentence_of
-from svgd_monai.workflow.settings import check_like, check_setting
+from svgd_monai.workflow.settings import as_word, check_like, check_setting
 from svgd_monai.workflow.tracking import Tracking, check_tracking, tracking_keys
 
 logger = logging.getLogger(__name__)
@@ -133,9 +133,11 @@ def run_steps() -> None:
 
 
 def evaluate_steps(parser: ConfigParser) -> None:
-    """Evaluate the expressions under ``steps``."""
+    """Evaluate the expressions under ``steps``; another call does so again, as MONAI does with those under ``run``."""
     for index in range(len(parser[_STEPS])):
-        parser.get_parsed_content(f"{_STEPS}::{index}")
+        step = f"{_STEPS}::{index}"
+        parser.get_parsed_content(step)
+        parser.ref_resolver.remove_resolved_content(step)
 
 
 @contextmanager
@@ -212,8 +214,8 @@ def _check_typed(caller: Caller) -> None:
         if name in KEYS:
             if value is None:  # MONAI drops it
                 parser[name] = None
-        elif not _is_computed(value) and not _is_computed(known[name]):
-            parser[name] = check_like(name, value, known[name])
+        elif not _is_computed(value):
+            parser[name] = as_word(value) if _is_computed(known[name]) else check_like(name, value, known[name])
 
 
 def _is_computed(value: Any) -> bool:

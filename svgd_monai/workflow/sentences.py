@@ -7,6 +7,7 @@ import os
 import pydoc
 
 import torch
+from monai.utils import OptionalImportError
 
 from svgd_monai.errors import SvgdMonaiError
 
@@ -52,6 +53,8 @@ def _mistake(error: BaseException) -> str | None:
     text = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, pydoc.ErrorDuringImport):
         return f"_target_: {text}."
+    if isinstance(error, OptionalImportError):
+        return f"A component needs a package that is not installed: {text}."
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

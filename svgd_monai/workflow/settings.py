@@ -64,6 +64,14 @@ def check_like(name: str, value: Any, example: Any) -> Any:
     return value
 
 
+def as_word(value: Any) -> Any:
+    """What the command line says for a key that is computed: ``true``, ``false``, ``null``, ``none`` are no texts."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(word, str) and word in _BOOLEANS:
+        return _BOOLEANS[word]
+    return None if isinstance(word, str) and word in _NULL else value
+
+
 def _scalar(name: str, value: Any, key: Key, kind: str) -> Any:
     if kind == "bool":
         return _boolean(name, value)

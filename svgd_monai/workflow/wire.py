@@ -49,6 +49,8 @@ def wire(bundle: str | os.PathLike[str], check: bool = False) -> list[Path]:
     stale = []
     for stage in STAGES:
         path = Path(bundle) / "configs" / f"{stage}.yaml"
+        if stage == "study" and not path.exists():  # a bundle may do without
+            continue
         try:
             found = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -337,3 +337,32 @@ def test_volumes_of_several_shapes_without_a_grid_are_refused_before_a_round_is_
     refusal(run_bundle(*words(config, **keys)), "mi_grid: null needs volumes of one shape")
     assert not (output / "round_000/committee.pt").exists()
     assert run_bundle(*words(config, **{**keys, "acquisition": "bald", "output_dir": f"{output}2"})).exit_code == 0
+
+
+def test_intensities_outside_the_histogram_are_told(config, dataset, output, tmp_path):
+    overlay = tmp_path / "own.yaml"
+    overlay.write_text("intensity: {_target_: NormalizeIntensityd, keys: image}\n")
+    result = run_bundle(*words(config, overlay, **{**TINY, "dataset_dir": dataset, "output_dir": output, "rounds": 0}))
+    assert result.exit_code == 0
+    assert "more than 5 % of the voxels lie outside [0, 1] after preprocessing" in result.stdout + result.stderr
+
+
+def test_a_word_switches_off_what_the_configuration_computes(bundle, dataset, output):
+    keys = {key: TINY[key] for key in ("num_particles", "features", "spacing", "roi_size", "batch_size", "device")}
+    keys |= {"steps_per_round": 1, "model_file": "none", "dataset_dir": dataset, "output_dir": output}
+    result = run_bundle(*words(bundle / "configs/train.yaml", **keys, **{"train#trainer#amp": "false"}))
+    assert result.exit_code == 0, result.last_line
+
+
+def test_a_component_whose_package_is_not_installed_is_told_in_a_sentence(
+    config, dataset, output, monkeypatch, tmp_path
+):
+    (tmp_path / "needy.py").write_text(
+        "from monai.utils import optional_import\nmissing, _ = optional_import('no_such_package')\n"
+        "def network(**_):\n    return missing.Network()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    overlay = tmp_path / "own.yaml"
+    overlay.write_text("architecture: {_target_: needy.network, _mode_: callable}\n")
+    argv = words(config, overlay, **{**TINY, "dataset_dir": dataset, "output_dir": output})
+    refusal(run_bundle(*argv), "A component needs a package that is not installed", "no_such_package")

@@ -19,7 +19,7 @@ from runs import outcome
 
 from svgd_monai import LogDiceLoss, Particles
 from svgd_monai.acquisition import get_strategy
-from svgd_monai.committee import PosteriorStep
+from svgd_monai.committee import PosteriorStep, committee_mean, convert_committee, load_committee, save_committee
 from svgd_monai.errors import SettingsError
 
 HEADING = "## Another network, likelihood, strategy and hook"
@@ -233,6 +233,22 @@ class TestNetworks:
         LogDiceLoss(softmax=True, to_onehot_y=True)(particles.member(1, image), torch.ones(1, 1, 32, 32, 32)).backward()
         assert particles.values.grad[1].abs().sum() > 0
         assert particles.values.grad[0].abs().sum() == 0
+
+    @pytest.mark.parametrize("name", FIT)
+    def test_that_fit_are_used_again(self, name, tmp_path):
+        made = architecture(name, **FIT[name])
+        particles = Particles(made, 2, seed=1)
+        file = save_committee(tmp_path / "committee.pt", particles)
+        model = convert_committee(file, tmp_path / "model.pt")
+        image = torch.rand(1, 2, 32, 32, 32)
+        expected = particles(image)
+        for path in (file, model):
+            again, mean = Particles(made, 2, seed=9), committee_mean(made, 2)
+            load_committee(path, again)
+            load_committee(path, mean)
+            with torch.no_grad():
+                torch.testing.assert_close(again(image), expected, rtol=0, atol=0)
+                torch.testing.assert_close(mean.eval()(image), torch.softmax(expected, 2).mean(0), rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("name", REFUSED)
     def test_with_buffers_are_refused_by_name(self, name):

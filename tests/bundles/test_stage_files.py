@@ -145,3 +145,12 @@ class TestFiles:
         assert (parser["a"]["b"], parser["c"]) == ([1, 2], 3)
         assert stages.parser("acquire")["a"]["b"] == [1]
         assert stages.changes() == {"stages#train": [{"+a#b": [2]}]}
+
+    def test_a_first_one_that_is_not_the_bundles_own_is_a_change_too(self, tmp_path):
+        bundle, own = tmp_path / "configs", tmp_path / "own.yaml"
+        bundle.mkdir()
+        (bundle / "train.yaml").write_text("a: 1\n")
+        own.write_text("a: 2\n")
+        for name, expected in (("train.yaml", {}), (str(own), {"stages#train": [{"a": 2}]})):
+            stages = Stages(stage_files({"train": name}, bundle), {}, folder=bundle)
+            assert stages.changes() == expected

@@ -125,6 +125,32 @@ def test_a_missing_committee_fails_when_it_runs_not_when_it_is_built(bundle, pha
         workflow.run()
 
 
+def test_a_workflow_segments_again_and_does_not_train_again(bundle, phantom_mr, trained, tmp_path):
+    from monai.bundle import ConfigWorkflow
+
+    def made(name, **keys):
+        known = (bundle / f"configs/{name}.yaml").read_text()
+        tiny = {key: value for key, value in TINY.items() if f"\n{key}:" in known}
+        found = ConfigWorkflow(str(bundle / f"configs/{name}.yaml"), logging_file=False, **{**tiny, **keys})
+        found.initialize()
+        return found
+
+    keys = {"dataset_dir": str(phantom_mr), "output_dir": str(tmp_path / "segmented")}
+    workflow = made("inference", committee_file=str(trained / "committee.pt"), **keys)
+    tables = []
+    for _ in range(2):
+        workflow.run()
+        tables.append((tmp_path / "segmented/inference.csv").read_text())
+        (tmp_path / "segmented/inference.csv").unlink()
+    assert tables[0] == tables[1]
+    workflow = made("train", model_file=None, **{**keys, "output_dir": str(tmp_path / "trained")})
+    workflow.run()
+    before = (tmp_path / "trained/committee.pt").read_bytes()
+    with pytest.raises(SystemExit, match="The training has been run; another one needs a workflow"):
+        workflow.run()
+    assert (tmp_path / "trained/committee.pt").read_bytes() == before
+
+
 def test_a_committee_on_another_grid_than_it_was_trained_on_is_refused(bundle, phantom_mr, trained, tmp_path):
     tiny = {k: v for k, v in TINY.items() if f"\n{k}:" in (bundle / "configs/evaluate.yaml").read_text()}
     keys = {**tiny, "dataset_dir": phantom_mr, "output_dir": tmp_path, "committee_file": trained / "committee.pt"}

@@ -322,6 +322,19 @@ def test_an_epoch_without_a_validation_has_no_metric_and_is_never_the_best(tmp_p
     assert record(pieces) == content
 
 
+def test_a_metric_that_is_not_measured_cannot_choose_the_best(tmp_path):
+    with pytest.raises(SettingsError, match=r"checkpoint: best goes by val_iou, and the validation measures val_dice"):
+        train(tmp_path / "best", metric="val_iou")
+    train(tmp_path / "last", metric="val_iou", checkpoint="last")
+
+
+def test_a_model_file_that_cannot_be_written_is_refused_before_the_training(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SettingsError, match=r"^model_file: .*file cannot be written to"):
+        train(tmp_path, model_file=tmp_path / "file/models/model.pt")
+    assert not (tmp_path / "training.pt").exists()
+
+
 def test_the_result_is_there_only_when_the_training_is_complete(tmp_path):
     train(tmp_path, (Events.EPOCH_COMPLETED, 4))
     assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]

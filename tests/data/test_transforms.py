@@ -144,7 +144,16 @@ def test_intensities_are_scaled_by_one_or_several_transforms(tmp_path):
     torch.testing.assert_close(twice, once / 100)
 
 
-@pytest.mark.parametrize("intensity", [lambda data: data, RandGaussianNoised("image", prob=1.0)])
+def test_a_composed_intensity_is_that_of_its_parts(tmp_path):
+    item = scan(tmp_path, affine_of())
+    parts = [ScaleIntensityRanged("image", 0, 100, 0, 1), ScaleIntensityRanged("image", 0, 2, 0, 1)]
+    assert torch.equal(*(preprocessing(each)(dict(item))["image"] for each in (parts, Compose(parts))))
+
+
+@pytest.mark.parametrize(
+    "intensity",
+    [lambda data: data, RandGaussianNoised("image", prob=1.0), Compose([RandGaussianNoised("image", prob=1.0)])],
+)
 def test_an_intensity_that_could_not_be_cached_is_refused(intensity):
     with pytest.raises(SettingsError, match=r"^intensity: "):
         preprocessing([Lambdad("image", abs), intensity])

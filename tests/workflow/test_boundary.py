@@ -193,6 +193,14 @@ class TestConfiguration:
         assert caller.workflow is found
         assert caller.typed == {}
 
+    def test_that_is_run_twice_does_its_steps_twice(self, workflow, tmp_path):
+        steps = ["$open(@file, 'a').write('x')"]
+        opened = workflow({"file": str(tmp_path / "log"), "steps": steps, **RUN})
+        opened.initialize()
+        for number in (1, 2):
+            opened.run()
+            assert (tmp_path / "log").read_text() == "x" * number
+
     def test_of_our_own_error_in_a_step_exits_with_the_sentence(self, workflow):
         steps = ["$svgd_monai.data.read_dataset('/nowhere')"]
         opened = workflow({"imports": ["$import svgd_monai"], "steps": steps, **RUN})

@@ -7,7 +7,7 @@ import torch
 
 from svgd_monai.errors import SettingsError
 from svgd_monai.workflow import KEYS, check_setting
-from svgd_monai.workflow.settings import check_like
+from svgd_monai.workflow.settings import as_word, check_like
 
 
 def refusal(name, value):
@@ -290,3 +290,10 @@ def test_whether_a_window_is_too_small_is_for_the_network_to_say():
 
 def test_windows_that_overlap_wholly_are_refused():
     assert "below 1" in refusal("overlap", 1)
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"), [("false", False), ("True", True), ("None", None), ("null", None), ("cpu", "cpu"), (3, 3)]
+)
+def test_a_word_for_a_computed_key_is_what_yaml_takes_it_for(typed, value):
+    assert as_word(typed) is value or as_word(typed) == value

@@ -1,0 +1,64 @@
+"""Where voxels lie: on one grid, at another spacing, in another geometry, always through the world's millimetres."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Spacingd, SpatialResample, Transform
+
+IMAGE, LABEL = "image", "label"
+
+
+class OneGridd(Transform):
+    """Puts the label on the very grid of its image.
+
+    Their affines agree to a thousandth of a voxel (:func:`~svgd_monai.data.checks.check_case`), but one that was
+    written as a quaternion differs in the last digits, and what follows works out the grid of each by itself: MONAI's
+    ``Spacingd`` begins at the corner or half a difference of voxels beside it, as a number is 0 or 1e-7.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Dictionary in, dictionary out."""
+        result = dict(data)
+        image, label = result.get(IMAGE), result.get(LABEL)
+        if isinstance(image, MetaTensor) and isinstance(label, MetaTensor):
+            label.affine = image.affine.clone()
+        return result
+
+
+class Respacingd(Spacingd):
+    """MONAI's ``Spacingd``, shown its own keys alone, whose values stay within those of the file.
+
+    That of MONAI 1.6 takes every key that begins with ``image_`` for a dictionary with the image's header, and fails on
+    MONAI Label's ``image_path``. In single precision it gives a constant image noise in its last digits, of which the
+    scaling by percentiles would make an image.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        """Dictionary in, dictionary out."""
+        own = {key: data[key] for key in self.keys if key in data}
+        result = super().__call__(own, lazy)
+        return {**data, **{key: result[key].clamp(own[key].min(), own[key].max()) for key in own}}
+
+
+def to_grid(volume: torch.Tensor, affine: torch.Tensor, reference: MetaTensor) -> torch.Tensor:
+    """Resample a preprocessed volume onto another grid, through the world's millimetres.
+
+    Args:
+        volume: (C, X, Y, Z) float, e.g. probabilities.
+        affine: (4, 4), voxel to mm of ``volume``.
+        reference: (1, X', Y', Z') with its own affine, e.g. the label as it lies in its file.
+
+    Returns:
+        (C, X', Y', Z'), linear interpolation; beyond ``volume`` its border goes on.
+    """
+    source = MetaTensor(volume.float(), affine=affine)
+    resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=True, dtype=torch.float64)
+    shape = reference.shape[1:]
+    # An axis of one voxel has no two corners to align: torch would take the point half a voxel beyond it.
+    result = resample(source, dst_affine=reference.affine, spatial_size=[max(size, 2) for size in shape])
+    plain: torch.Tensor = result.as_tensor()[(..., *map(slice, shape))].to(volume.dtype)
+    return plain
