@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from svgd_monai.committee.mean import CommitteeMean
 from svgd_monai.committee.particles import Particles
-from svgd_monai.errors import CheckpointError, RunFolderError
+from svgd_monai.errors import CheckpointError, RunFolderError, SettingsError
 from svgd_monai.files import read_torch, write_torch
 
 FORMAT = 1
@@ -88,6 +88,17 @@ def convert_committee(source: str | os.PathLike[str], target: str | os.PathLike[
         CheckpointError: as in :func:`load_committee`.
     """
     return write_torch(target, _state_dict(_read(source), source))
+
+
+def check_model_file(file: str | os.PathLike[str]) -> None:
+    """Whether the folder of a file can be written to: before a training of hours, not behind it.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    folder = next(parent for parent in Path(file).absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise SettingsError(f"model_file: {folder} cannot be written to; name another file, or say --model_file none.")
 
 
 def _read(path: str | os.PathLike[str]) -> Any:

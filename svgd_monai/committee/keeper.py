@@ -15,11 +15,12 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 from torch.optim import Optimizer
 
-from svgd_monai.committee.checkpoint import convert_committee, load_committee, save_committee
+from svgd_monai.committee.checkpoint import check_model_file, convert_committee, load_committee, save_committee
 from svgd_monai.committee.particles import Particles
+from svgd_monai.committee.progress import PROGRESS_FILE, plain_balance, read_progress
 from svgd_monai.committee.trainer import CommitteeTrainer
 from svgd_monai.errors import RunFolderError, SettingsError
-from svgd_monai.files import read_torch, write_json, write_torch
+from svgd_monai.files import write_json, write_torch
 from svgd_monai.processes import is_first
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS = ("best", "last")
 COMMITTEE_FILE = "committee.pt"
 TRAINING_FILE = "training.json"
-PROGRESS_FILE = "training.pt"
 
 
 class CommitteeKeeper:
@@ -116,7 +116,7 @@ class CommitteeKeeper:
         if self.best is not None:
             raise SettingsError("The training has been run; another one needs a workflow that is initialised anew.")
         if self.model_file is not None and is_first():
-            _check_place(Path(self.model_file))
+            check_model_file(self.model_file)
         self._since = time.monotonic()
         if self._resume(engine):
             logger.info("training continues at step %d", engine.state.iteration)
@@ -129,7 +129,9 @@ class CommitteeKeeper:
         """Note the validation, keep the committee if it is the best so far, and write the progress."""
         value = self._validation()
         step = engine.state.iteration
-        self.validations.append({"step": step, self.metric: value, "balance": _balance(engine)})
+        self.validations.append(
+            {"step": step, self.metric: value, "balance": plain_balance(getattr(engine.state, "balance", None))}
+        )
         # Without any number so far the newest counts; a NaN never displaces a number.
         better = math.isinf(self.best_metric) if value is None else value > self.best_metric
         if self.checkpoint == "last" or better:
@@ -205,21 +207,15 @@ class CommitteeKeeper:
 
     def _resume(self, engine: CommitteeTrainer) -> bool:
         path = self.folder / PROGRESS_FILE
-        if not path.is_file():
-            return False
         try:
-            saved = read_torch(path)  # to the CPU, where Adam keeps its count of steps
-            if not isinstance(saved, dict):
-                raise TypeError("no dictionary")
-            if saved["key"] != self.key:
-                logger.warning("%s is of other settings; the training begins anew", path)
-                return False
-            self._restore(saved, engine)
+            saved = read_progress(path, self.key)
+            if saved is not None:
+                self._restore(saved, engine)
         except (RunFolderError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             # Progress is a saving of time: a training from the start ends with the same particles.
             logger.warning("%s is damaged (%s); the training begins anew", path, type(error).__name__)
             return False
-        return True
+        return saved is not None
 
     def _restore(self, saved: dict[str, Any], engine: CommitteeTrainer) -> None:
         # All is read and tried before anything changes: a damaged file leaves a training that begins anew untouched.
@@ -249,23 +245,3 @@ class CommitteeKeeper:
 
         # Not before: a data loader draws from the stream when it starts, and here it starts once more.
         engine.add_event_handler(Events.ITERATION_STARTED(once=iteration + 1), continue_stream)
-
-
-def _check_place(file: Path) -> None:
-    """Whether the folder of a file can be written to: before a training of hours, not behind it.
-
-    Raises:
-        SettingsError: it cannot.
-    """
-    folder = next((parent for parent in file.absolute().parents if parent.exists()), Path("/"))
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise SettingsError(f"model_file: {folder} cannot be written to; name another file, or say --model_file none.")
-
-
-def _balance(engine: Engine) -> dict[str, float | None] | None:
-    """The numbers of the last step's :class:`~svgd_monai.committee.posterior.Balance`; None without such a step."""
-    balance = getattr(engine.state, "balance", None)
-    if balance is None:
-        return None
-    values = {name: float(value) for name, value in balance._asdict().items()}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -45,7 +45,8 @@ class CommitteeTrainer(SupervisedTrainer):
     Where ``torch.distributed`` is initialised, the particles are shared out: each process runs the members that fall to
     it, on the same batch, the gradients' rows are exchanged, and every process takes the same step. Where there are
     more processes than particles, those of one particle share its batch, item by item: exact for a loss that is the
-    mean over a batch's items. A network without dropout ends with the same particles as in one process.
+    mean over a batch's items. A network without dropout ends with the same particles as in one process, those that are
+    shared up to the order of their sums.
 
     Args:
         device: where to run.

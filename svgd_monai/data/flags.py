@@ -23,7 +23,7 @@ from svgd_monai.data.checks import NAMED_CASES
 from svgd_monai.files import write_csv
 
 FLAGS_FILE = "flagged_cases.csv"
-FLAG_COLUMNS = ("case", "role", "what", "detail", "other_case")
+FLAG_COLUMNS = ("case", "role", "what", "detail", "other_case", "other_role")
 _SIDE = 8
 #: Correlation of signatures above which two images are one, whatever the rest of the pool looks like.
 _SAME = 0.9995
@@ -150,7 +150,11 @@ def report_flags(
     """
     flags = sorted([*find_copies(signatures), *find_far(facts)], key=lambda flag: (flag.case, flag.what))
     known = roles or {}
-    write_csv(path, FLAG_COLUMNS, [{**asdict(flag), "role": known.get(flag.case, "")} for flag in flags])
+    rows = [
+        {**asdict(flag), "role": known.get(flag.case, ""), "other_role": known.get(flag.other_case, "")}
+        for flag in flags
+    ]
+    write_csv(path, FLAG_COLUMNS, rows)
     if flags:
         cases = list(dict.fromkeys(flag.case for flag in flags))
         names = ", ".join(cases[:NAMED_CASES] + ["..."] * (len(cases) > NAMED_CASES))

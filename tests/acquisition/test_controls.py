@@ -86,3 +86,18 @@ def test_without_redraws_nothing_is_redrawn_at_random():
 def test_an_unknown_kind_of_redraws_is_refused():
     with pytest.raises(SettingsError, match="redraws: 'some' is not one of score, random"):
         queried(redraws="some")
+
+
+def test_a_shuffle_depends_neither_on_who_had_the_scores_nor_on_the_pools_order():
+    def dealt(scores, order):
+        strategy = Strategy("fixed", "entropy", False, lambda view, *_: scores[[int(c[1:]) for c in view.cases]])
+        found, _ = select(strategy, pool(5, order), ScoreOptions(), 6, True, shuffle_scores=True)
+        return dict(zip(pool(5, order).cases, found.tolist(), strict=True))
+
+    straight = list(range(COUNT))
+    expected = dealt(SCORES, straight)
+    assert dealt(SCORES, straight[::-1]) == expected
+    other = SCORES.clone()
+    new = torch.arange(len(LABELLED), COUNT)
+    other[new] = SCORES[new.flip(0)]
+    assert dealt(other, straight) == expected

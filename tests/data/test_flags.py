@@ -61,6 +61,28 @@ def test_constant_images_are_no_copies_of_one_another(images):
     assert flagged(images) == set()
 
 
+def test_a_copy_is_three_times_closer_than_neighbours_usually_are():
+    def pair(correlation, place):
+        """Two signatures of that correlation, at right angles to all others."""
+        first, second = torch.zeros(64), torch.zeros(64)
+        first[2 * place] = 1
+        second[2 * place], second[2 * place + 1] = correlation, (1 - correlation**2) ** 0.5
+        return {f"{place}_a": first, f"{place}_b": second}
+
+    usual = {name: values for place in range(10) for name, values in pair(0.94, place).items()}  # 0.06 from 1
+    for correlation, odd in ((0.97, False), (0.985, True)):
+        found = {flag.case for flag in find_copies(usual | pair(correlation, 20))}
+        assert found == ({"20_a", "20_b"} if odd else set())
+
+
+@pytest.mark.parametrize(("spacing", "odd"), [(2.4, False), (3.4, True)])
+def test_a_case_is_far_only_beyond_a_factor_of_two(spacing, odd):
+    pool = {f"case_{n:02d}": facts(spacing=(1.0, 1.0, 1.0 + 0.02 * n)) for n in range(15)}
+    pool["other"] = facts(spacing=(1.0, 1.0, spacing))  # upper end 1.25, range 1.2, so the limit is 3.0
+    limits = [flag.case for flag in find_far(pool)]
+    assert limits == (["other"] if odd else [])
+
+
 def test_a_block_of_the_correlations_is_as_good_as_all(images, monkeypatch):
     images["copy"] = images["case_03"]
     monkeypatch.setattr("svgd_monai.data.flags._BLOCK", 4)
@@ -111,8 +133,9 @@ def test_the_file_says_who_why_and_whose_copy(pool, images, tmp_path, caplog):
     report_flags(path, {c: signature(i) for c, i in images.items()}, pool, {"odd": "pool", "case_02": "test"})
     rows = read_csv(path)
     assert list(rows[0]) == list(FLAG_COLUMNS)
-    assert [(row["case"], row["role"], row["what"], row["other_case"]) for row in rows] == [
-        ("case_02", "test", "copy", "odd"), ("odd", "pool", "copy", "case_02"), ("odd", "pool", "intensity", ""),
+    assert [(row["case"], row["role"], row["what"], row["other_case"], row["other_role"]) for row in rows] == [
+        ("case_02", "test", "copy", "odd", "pool"), ("odd", "pool", "copy", "case_02", "test"),
+        ("odd", "pool", "intensity", "", ""),
     ]  # fmt: skip
     assert "60000" in rows[2]["detail"]
     assert "2 cases look odd" in caplog.text

@@ -114,6 +114,13 @@ def test_a_label_whose_affine_is_a_quaternion_stays_on_its_images_grid(tmp_path,
     assert torch.equal(found["label"].affine, found["image"].affine)
 
 
+def test_a_constant_image_stays_constant_at_another_spacing(tmp_path):
+    affine = affine_of((0.9, 1.1, 1.7), OBLIQUE)
+    path = save(tmp_path / "flat.nii.gz", np.full((17, 19, 13), 1234.567, np.float32), affine)
+    image = preprocessing(identity, (1.3, 0.7, 1.1))({"image": path})["image"]
+    assert image.min() == image.max() == np.float32(1234.567)
+
+
 def test_shapes_types_and_keys_of_a_result(tmp_path):
     result = preprocessing(identity, (2.0, 2.0, 2.0))(scan(tmp_path, affine_of()))
     assert set(result) == {"case", "image", "label", "affine"}

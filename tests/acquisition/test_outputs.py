@@ -1,0 +1,72 @@
+"""What a handler takes from an engine's output: millilitres, and chance that follows from the seed."""
+
+import json
+
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+
+from svgd_monai.acquisition import AcquisitionHandler, PoolInformation
+from svgd_monai.acquisition.outputs import voxel_ml
+from svgd_monai.files import read_csv
+
+CASES = [f"case_{number:02d}" for number in range(30)]
+
+
+def test_a_voxels_volume_is_that_of_its_affine():
+    affine = torch.diag(torch.tensor([2.0, -1.5, 4.0, 1.0]))
+    affine[0, 1] = 0.7  # a shear leaves the volume
+    assert voxel_ml({"affine": affine}) == pytest.approx(0.012)
+    assert voxel_ml({"image": MetaTensor(torch.zeros(1, 2, 2, 2), affine=affine)}) == pytest.approx(0.012)
+    assert voxel_ml({"image": torch.zeros(1, 2, 2, 2)}) == 1e-3
+
+
+def scored(folder, acquisition="random", **options):
+    """The rows that a handler writes of cases whose predicted foreground is half their voxels."""
+    probability = torch.zeros(1, 2, 4, 4, 4)
+    probability[:, 1, :2], probability[:, 0, 2:] = 0.9, 0.9
+    probability[:, 0, :2], probability[:, 1, 2:] = 0.1, 0.1
+    engine = Engine(lambda _, __: {"pred": probability})
+    handler = AcquisitionHandler(folder, acquisition, labelled=[], count=3, **options)
+    handler.attach(engine)
+    affine = torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]))[None]
+    engine.run([{"case": [case], "affine": affine, "image": torch.zeros(1, 1, 4, 4, 4)} for case in CASES])
+    return read_csv(folder / "scores.csv"), json.loads((folder / "queries.json").read_text())
+
+
+def test_the_predicted_foreground_is_in_millilitres(tmp_path):
+    rows, _ = scored(tmp_path)
+    assert {float(row["foreground_ml"]) for row in rows} == {32 * 0.008}
+
+
+def test_a_random_query_follows_from_the_seed_alone(tmp_path):
+    chosen = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1), ("d", 2)):
+        (tmp_path / name).mkdir()
+        chosen[name] = scored(tmp_path / name, seed=seed)[1]
+    assert chosen["a"] == chosen["b"]
+    assert len({tuple(queried) for queried in chosen.values()}) == 3
+
+
+class Images:
+    """A pool of images that are preprocessed in some way."""
+
+    def __init__(self, transform_hash):
+        self.transform_hash = transform_hash
+        self.data = [{"case": case, "fingerprint": case, "image": case} for case in CASES[:3]]
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return {"image": torch.rand(1, 8, 8, 8, generator=generator) ** (2 if self.transform_hash == "b" else 1)}
+
+
+def test_information_of_volumes_that_were_preprocessed_otherwise_is_computed_again(tmp_path):
+    found = {}
+    for way in ("a", "a", "b"):
+        information = PoolInformation(Images(way), tmp_path / "information.npz", (8, 8, 8))
+        found.setdefault(way, []).append((information.pairs(CASES[:3], CASES[:2]), information.store.computed))
+    (first, computed), (again, nothing), (other, anew) = (*found["a"], *found["b"])
+    assert torch.equal(first, again)
+    assert (computed > 0, nothing, anew) == (True, 0, computed)
+    assert not torch.allclose(first, other)
