@@ -129,9 +129,8 @@ class CommitteeKeeper:
         """Note the validation, keep the committee if it is the best so far, and write the progress."""
         value = self._validation()
         step = engine.state.iteration
-        self.validations.append(
-            {"step": step, self.metric: value, "balance": plain_balance(getattr(engine.state, "balance", None))}
-        )
+        balance = plain_balance(getattr(engine.state, "balance", None))
+        self.validations.append({"step": step, self.metric: value, "balance": balance})
         # Without any number so far the newest counts; a NaN never displaces a number.
         better = math.isinf(self.best_metric) if value is None else value > self.best_metric
         if self.checkpoint == "last" or better:

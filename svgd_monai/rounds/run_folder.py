@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from svgd_monai import __version__
-from svgd_monai.committee.keeper import COMMITTEE_FILE, PROGRESS_FILE
+from svgd_monai.committee.keeper import COMMITTEE_FILE
+from svgd_monai.committee.progress import PROGRESS_FILE
 from svgd_monai.data import Split, TaskData
 from svgd_monai.errors import RunFolderError
 from svgd_monai.evaluation.handler import CASES_FILE
