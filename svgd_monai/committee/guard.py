@@ -99,17 +99,22 @@ class ParticleGuard:
             "values": self._good, "step": self._good_step, "restored": sorted(self._restored), "warned": self._warned
         }  # fmt: skip
 
-    def go_on(self, noted: Mapping[str, Any]) -> None:
-        """Continue an epoch with what :meth:`noted` gave.
+    def check(self, noted: Mapping[str, Any]) -> None:
+        """Whether :meth:`go_on` can take it; nothing changes.
 
         Raises:
+            LookupError: something is missing.
             ValueError: it is of other particles.
         """
-        values, step, restored, warned = (noted[name] for name in ("values", "step", "restored", "warned"))
-        if values.shape != self.network.values.shape:
+        values, _, restored, _ = (noted[name] for name in ("values", "step", "restored", "warned"))
+        if values.shape != self.network.values.shape or not set(restored) <= set(range(self.network.num_particles)):
             raise ValueError("other particles")
-        self._good = values.to(self.network.values.device)
-        self._good_step, self._restored, self._warned = step, set(restored), warned
+
+    def go_on(self, noted: Mapping[str, Any]) -> None:
+        """Continue an epoch with what :meth:`noted` gave."""
+        self._good = noted["values"].to(self.network.values.device)
+        self._good_step, self._restored = noted["step"], set(noted["restored"])
+        self._warned = noted["warned"]
         self._continued = True
 
     def healthy(self, losses: Tensor) -> Tensor | None:

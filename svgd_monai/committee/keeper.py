@@ -224,6 +224,8 @@ class CommitteeKeeper:
         guard = saved.get("guard")  # none in files of older versions
         if values.shape != self.network.values.shape:
             raise ValueError("other particles")
+        if guard is not None:
+            engine.guard.check(guard)
         torch.Generator().set_state(random)
         self.optimizer.load_state_dict(saved["optimizer"])
         if guard is not None:

@@ -23,6 +23,7 @@ from svgd_monai.files import reason
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 DEFLATE_MAX_RATIO = 1032  # zlib's technical notes: no stream expands more
 _HEADER_BYTES = {348: nib.Nifti1Image, 540: nib.Nifti2Image}  # the first field of the header is the header's size
+_OTHER_UNITS = {1: "meter", 3: "micron"}  # NIfTI's codes of length; 2 is mm, and 0 and all else are taken for it
 # A damaged header makes nibabel and numpy raise any of these.
 _HEADER_ERRORS = (HeaderDataError, ImageFileError, ValueError, TypeError, ArithmeticError, LookupError)
 
@@ -75,10 +76,10 @@ def read_volume(path: Path, channels: int | None = None) -> Volume:
             image = image_class.from_bytes(content)
             values = np.asanyarray(image.dataobj).reshape(*image.shape[:3], -1)
             affine = np.asarray(image.affine, dtype=np.float64)
-            unit = image.header.get_xyzt_units()[0]
+            unit = _OTHER_UNITS.get(int(image.header["xyzt_units"]) & 7)
     except _HEADER_ERRORS as error:
         raise DataError(f"{path} is damaged ({reason(error)}).") from error
-    if unit in ("meter", "micron"):  # which some programs honour and others, MONAI among them, do not
+    if unit is not None:  # which some programs honour and others, MONAI among them, do not
         raise DataError(f"{path} has its affine in the unit {unit}; write it in mm.")
     _check_finite(path, values)
     spacing = _check_affine(path, affine)

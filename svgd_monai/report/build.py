@@ -108,11 +108,9 @@ def _area_panels(evidence: Evidence) -> list[figures.Panel]:
     if against:
         intervals = {name: (p.test.low, p.test.high) for name, p in against.items()}
         differences = {name: p.differences for name, p in against.items()}
-        label, pairs_of = (
-            f"area − area of {shorten(str(reference))}",
-            {name: len(p.seeds) for name, p in against.items()},
-        )
-        panels.append(figures.Panel(label, differences, intervals, line=0.0, counts=pairs_of))
+        label = f"area − area of {shorten(str(reference))}"
+        counts = {name: len(p.seeds) for name, p in against.items()}
+        panels.append(figures.Panel(label, differences, intervals, line=0.0, counts=counts))
     return panels
 
 

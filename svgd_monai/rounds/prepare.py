@@ -88,7 +88,7 @@ def prepare_volumes(
     held_out = [*datalist.training, *datalist.validation, *datalist.test]
     items = [task.with_fingerprint(item) for item in (*held_out, *pool_items(datalist))]
     roles = {case: role for role, cases in split.as_dict().items() for case in cases}
-    compared = [*split.initial, *split.pool] if one_shape else []
+    compared = frozenset([*split.initial, *split.pool] if one_shape else [])
     return prepare_items(items, preprocessing, cache_dir, flags_file, task.facts, roles, compared)
 
 

@@ -420,6 +420,20 @@ def test_damaged_progress_begins_anew_with_a_warning(tmp_path, caplog, damage):
     assert record(folder) == record(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    "guard", [{}, {"values": torch.zeros(2, 3), "step": 3, "restored": [], "warned": False}, [1], 7], ids=str
+)
+def test_damaged_notes_of_the_guard_begin_anew_with_nothing_of_the_old_training(tmp_path, caplog, guard):
+    expected, _ = train(tmp_path / "whole", dropout=0.5)
+    folder = tmp_path / "damaged"
+    train(folder, (Events.ITERATION_COMPLETED, 5), dropout=0.5, every=0.0)
+    replaced_by(guard=guard)(folder / "training.pt")
+    particles, trace = train(folder, dropout=0.5)
+    assert "begins anew" in caplog.text
+    assert trace[0][0] == 1
+    assert torch.equal(particles.values, expected.values)
+
+
 def test_a_warm_start_begins_with_the_given_committee(tmp_path):
     start = Particles(lambda: network(0.0), 2, seed=77)
     file = save_committee(tmp_path / "start.pt", start)

@@ -23,7 +23,7 @@ from svgd_monai.errors import DataError
 CLASSES = {0: "background", 1: "organ", 2: "tumour"}
 SHAPE = (4, 5, 6)
 AFFINE = np.diag([-0.5, 1.0, 2.0, 1.0])
-DIM, DATATYPE, VOX_OFFSET, SROW_X = 40, 70, 108, 280  # offsets of fields in a NIfTI-1 header
+DIM, DATATYPE, VOX_OFFSET, XYZT_UNITS, SROW_X = 40, 70, 108, 123, 280  # offsets of fields in a NIfTI-1 header
 
 
 def write_volume(path, values, affine=AFFINE, kind=nib.Nifti1Image):
@@ -135,6 +135,11 @@ class TestFacts:
         volume.header.set_xyzt_units(unit)
         nib.save(volume, item["image"])
         fault_of(item, "image", f"in the unit {unit}; write it in mm")
+
+    @pytest.mark.parametrize("code", [0, 2, 10, 5, 0x7F & ~3])
+    def test_any_other_unit_is_taken_for_millimetres(self, item, code):
+        patch(Path(item["image"]), XYZT_UNITS, bytes([code]))
+        assert check_case(item, CLASSES).spacing == (0.5, 1.0, 2.0)
 
     def test_header_extensions_are_no_fault(self, tmp_path):
         volume = nib.Nifti1Image(intensities(), AFFINE)

@@ -77,7 +77,6 @@ class Handout:
             The entries with the hashes of their pre-segmentations and the structures expected in them.
         """
         folder = self.folder(number)
-        folder.mkdir(parents=True, exist_ok=True)
         self.link(number, [items[entry.case] for entry in entries])
         if committee is not None:
             entries = self._presegmented(folder, entries, items, committee)
@@ -90,8 +89,10 @@ class Handout:
 
     def link(self, number: int, items: Iterable[Item]) -> None:
         """Put images into the folder of a worklist; a link whose image has moved is made anew."""
+        folder = self.folder(number)
+        folder.mkdir(parents=True, exist_ok=True)
         for item in items:
-            _link(Path(item["image"]), self.folder(number))
+            _link(Path(item["image"]), folder)
 
     def _draw(self, folder: Path, entries: Sequence[Entry], items: Mapping[str, Item]) -> None:
         """A picture of each case; the colours of their uncertainties end at one value."""
