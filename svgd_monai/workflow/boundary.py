@@ -211,6 +211,8 @@ def _check_typed(caller: Caller) -> None:
             continue
         if name not in known:
             raise SettingsError(f"--{name} is not a key of {_names(caller.files)}.")
+        if isinstance(value, str) and "#" in value and not _is_computed(value):
+            raise SettingsError(f"{name}: {value!r} holds a #, of which MONAI's configurations make ::; do without it.")
         if name in KEYS:
             if value is None:  # MONAI drops it
                 parser[name] = None

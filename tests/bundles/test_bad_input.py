@@ -366,3 +366,10 @@ def test_a_component_whose_package_is_not_installed_is_told_in_a_sentence(
     overlay.write_text("architecture: {_target_: needy.network, _mode_: callable}\n")
     argv = words(config, overlay, **{**TINY, "dataset_dir": dataset, "output_dir": output})
     refusal(run_bundle(*argv), "A component needs a package that is not installed", "no_such_package")
+
+
+def test_a_path_that_would_become_another_one_is_refused(config, dataset, output):
+    """MONAI takes every # for the :: of a reference."""
+    sentence = refused(config, output.with_name("run#1"), "output_dir: ", "holds a #", dataset_dir=dataset)
+    assert "::" in sentence
+    assert not output.with_name("run::1").exists()
