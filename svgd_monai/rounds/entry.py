@@ -6,9 +6,11 @@ import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from monai.utils import ensure_tuple
+
 from svgd_monai.errors import SettingsError
 from svgd_monai.processes import is_first
-from svgd_monai.rounds.hooks import Hook
+from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound, Hook
 from svgd_monai.rounds.loop import ActiveLearning
 from svgd_monai.rounds.people.loop import PeopleLearning
 from svgd_monai.rounds.shared import Follower, SharedStages
@@ -19,7 +21,9 @@ from svgd_monai.workflow import KEYS, MACHINERY, calling_workflow, tracking_keys
 _LOOP = ("loop", "hooks", "stages")
 
 
-def active_learning(stages: Mapping[str, str | Sequence[str]], hooks: Sequence[Hook] = ()) -> ActiveLearning | Follower:
+def active_learning(
+    stages: Mapping[str, str | Sequence[str]], hooks: Sequence[Hook] | None = ()
+) -> ActiveLearning | Follower:
     """The loop of the configuration that calls this, with all its top-level keys; of several processes the first's.
 
     Those of :data:`svgd_monai.workflow.KEYS` are resolved; all others, which overlay files may have added or replaced
@@ -30,7 +34,7 @@ def active_learning(stages: Mapping[str, str | Sequence[str]], hooks: Sequence[H
         hooks: called around the rounds.
 
     Raises:
-        SettingsError: a stage's files make no configuration, or keys contradict one another.
+        SettingsError: a stage's files make no configuration, a hook is none, or keys contradict one another.
     """
     caller = calling_workflow()
     workflow = caller.workflow
@@ -41,6 +45,9 @@ def active_learning(stages: Mapping[str, str | Sequence[str]], hooks: Sequence[H
             settings[key] = parser.get_parsed_content(key)
         elif key not in (*MACHINERY, *_LOOP, *tracking_keys(caller.tracking)):
             components[key] = copy.deepcopy(value)
+    for hook in ensure_tuple(hooks or ()):
+        if not isinstance(hook, (BeforeRound, AfterRound, AfterRun)):
+            raise SettingsError(f"hooks: {hook!r} has none of before_round, after_round and after_run.")
     if settings["oracle"] == "people" and settings["initial_labelled"] is None:
         raise SettingsError("initial_labelled: 'all' is for a data set; people are asked for a number of cases.")
     files = stage_files(stages, folder)
@@ -52,7 +59,7 @@ def active_learning(stages: Mapping[str, str | Sequence[str]], hooks: Sequence[H
         settings=settings,
         components=components,
         stages=files,
-        hooks=hooks,
+        hooks=ensure_tuple(hooks or ()),
         imports=imports,
         tracking=tracking_of(parser, caller.tracking),
         stages_folder=folder,

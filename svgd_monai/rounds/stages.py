@@ -37,6 +37,8 @@ def stage_files(stages: Mapping[str, str | Sequence[str]], folder: Path) -> dict
     Raises:
         SettingsError: a file is missing or no configuration, or changes what is not there.
     """
+    if not isinstance(stages, Mapping) or not all(stages.values()):
+        raise SettingsError(f"stages: {stages!r} must name a file, or several, for each stage.")
     found = {}
     for stage, names in stages.items():
         found[stage] = [_stage_file(stage, name, folder) for name in ensure_tuple(names)]

@@ -52,6 +52,8 @@ def _device(value: str) -> None:
         device = torch.device(value)
     except RuntimeError as error:
         raise SettingsError(f"device: {value!r} is not a device of torch, such as cpu or cuda:0.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise SettingsError(f"device: {value} is neither a CPU nor CUDA, and nothing else is supported.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SettingsError(f"device: {value} is not there, {torch.cuda.device_count()} CUDA devices are.")
 

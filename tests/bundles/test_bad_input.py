@@ -373,3 +373,16 @@ def test_a_path_that_would_become_another_one_is_refused(config, dataset, output
     sentence = refused(config, output.with_name("run#1"), "output_dir: ", "holds a #", dataset_dir=dataset)
     assert "::" in sentence
     assert not output.with_name("run::1").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"device": "mps"}, "device: mps is neither a CPU nor CUDA"),
+        ({"hooks": "x"}, "hooks: 'x' has none of before_round"),
+        ({"stages": "null"}, "stages: None must name a file"),
+        ({"stages#train": "[]"}, "stages: "),
+    ],
+)
+def test_a_part_of_the_loop_that_is_none_is_refused(config, dataset, output, keys, sentence):
+    refused(config, output, sentence, dataset_dir=dataset, **keys)
