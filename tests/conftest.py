@@ -13,6 +13,15 @@ import torch
 from svgd_monai.data import make_phantom
 
 PHANTOM_CASES = 20
+#: Seconds that a long test may take, on a machine that does other work as well; pyproject.toml has the others'.
+LONG = 7200
+
+
+def pytest_collection_modifyitems(items):
+    """Long tests take long."""
+    for item in items:
+        if item.get_closest_marker("long") is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)
