@@ -55,6 +55,31 @@ class CommitteeLoader:
         load_committee(self.path, self.committee, self.preprocessing)
 
 
+class EpochMetrics:
+    """The metrics of an epoch's own validation: an evaluator keeps those of its last one, also where none followed.
+
+    Args:
+        evaluator: None, where nobody validates, has none.
+    """
+
+    def __init__(self, evaluator: Engine | None) -> None:
+        self.evaluator = evaluator
+        self._validated = False
+
+    def attach(self) -> None:
+        """Attach to the evaluator."""
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._note)
+
+    def _note(self, _: Engine) -> None:
+        self._validated = True
+
+    def take(self) -> Mapping[str, Any]:
+        """The metrics, once for each validation; empty without one."""
+        validated, self._validated = self._validated, False
+        return self.evaluator.state.metrics if self.evaluator is not None and validated else {}
+
+
 #: Records of steps that stay on a GPU until they are fetched together.
 BUFFER = 50
 
@@ -87,14 +112,12 @@ class CommitteeTracker:
         self.offset = offset
         self.every = every
         self.label = label
-        self.evaluator = evaluator
         self._records: list[tuple[int, Tensor]] = []
-        self._validated = False  # in this epoch
+        self._metrics = EpochMetrics(evaluator)
 
     def attach(self, engine: Engine) -> None:
         """Attach to a :class:`~svgd_monai.committee.trainer.CommitteeTrainer`."""
-        if self.evaluator is not None:
-            self.evaluator.add_event_handler(Events.COMPLETED, lambda _: setattr(self, "_validated", True))
+        self._metrics.attach()
         if self.writer is not None:
             engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self.record)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.log)
@@ -125,8 +148,7 @@ class CommitteeTracker:
         balance = engine.state.balance
         if balance is None:  # continued behind its last step
             return
-        metrics = self.evaluator.state.metrics if self.evaluator is not None and self._validated else {}
-        self._validated = False
+        metrics = self._metrics.take()
         for name, value in metrics.items():
             if self.writer is not None:
                 self.writer.add_scalar(f"training/{name}", float(value), self.offset + engine.state.iteration)

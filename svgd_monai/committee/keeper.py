@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from svgd_monai.committee.checkpoint import check_model_file, convert_committee, load_committee, save_committee
+from svgd_monai.committee.handlers import EpochMetrics
 from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.progress import PROGRESS_FILE, plain_balance, read_progress
 from svgd_monai.committee.trainer import CommitteeTrainer
@@ -80,7 +81,6 @@ class CommitteeKeeper:
         self.folder = Path(folder)
         self.network = network
         self.optimizer = optimizer
-        self.evaluator = evaluator
         self.metric = metric
         self.checkpoint = checkpoint
         self.sampler = sampler
@@ -96,12 +96,11 @@ class CommitteeKeeper:
         self.validations: list[dict[str, Any]] = []
         self.seconds = 0.0
         self._since = 0.0
-        self._validated = False
+        self._metrics = EpochMetrics(evaluator)
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, behind the validation handler."""
-        if self.evaluator is not None:
-            self.evaluator.add_event_handler(Events.COMPLETED, self._note)
+        self._metrics.attach()
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
@@ -172,15 +171,9 @@ class CommitteeKeeper:
             logger.info("and, for MONAI's tools, in %s", convert_committee(path, self.model_file))
         (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
 
-    def _note(self, _: Engine) -> None:
-        self._validated = True
-
     def _validation(self) -> float | None:
         """The metric of this epoch's validation; None where the epoch had none, or nothing to validate on."""
-        validated, self._validated = self._validated, False
-        if self.evaluator is None or not validated:
-            return None
-        metrics = self.evaluator.state.metrics
+        metrics = self._metrics.take()
         if self.checkpoint == "best" and metrics and self.metric not in metrics:
             raise SettingsError(
                 f"checkpoint: best goes by {self.metric}, and the validation measures {', '.join(metrics)}; give the "
