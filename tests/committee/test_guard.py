@@ -205,19 +205,6 @@ def test_a_kernel_that_underflows_is_reported_once_an_epoch(caplog):
     assert caplog.text.count("the kernel between them is 0") == 2
 
 
-@pytest.fixture
-def late_flags(monkeypatch):
-    """Flags are read as on a GPU: not within the step that notes them."""
-    note = guard.ParticleGuard.note
-
-    def leave(self, *arguments):
-        with monkeypatch.context() as patch:
-            patch.setattr(guard.ParticleGuard, "settle", lambda *_: None)
-            note(self, *arguments)
-
-    monkeypatch.setattr(guard.ParticleGuard, "note", leave)
-
-
 @pytest.mark.parametrize("bad", [1, 2, 3])
 def test_flags_that_are_read_late_are_read_before_the_next_step_and_before_the_epoch_ends(late_flags, bad):
     trainer, seen = spoil(make(steps=3, epochs=2), 1, [bad]), {}

@@ -22,7 +22,6 @@ from svgd_monai.committee import (
     save_committee,
 )
 from svgd_monai.committee import keeper as keeper_module
-from svgd_monai.committee.guard import ParticleGuard
 from svgd_monai.data import StepSampler, epoch_length, epochs
 from svgd_monai.errors import CheckpointError, SettingsError
 
@@ -198,17 +197,10 @@ def test_within_an_epoch_a_training_goes_on_at_the_step_where_it_was_saved(tmp_p
 
 
 @pytest.fixture(params=["at once", "in the next step"])
-def flags(request, monkeypatch):
+def flags(request):
     """When the guard reads its flags: on a CPU at once, on a GPU when the next step begins."""
-    note = ParticleGuard.note
-
-    def leave(self, *arguments):
-        with monkeypatch.context() as patch:
-            patch.setattr(ParticleGuard, "settle", lambda *_: None)
-            note(self, *arguments)
-
     if request.param == "in the next step":
-        monkeypatch.setattr(ParticleGuard, "note", leave)
+        request.getfixturevalue("late_flags")
     return request.param
 
 
