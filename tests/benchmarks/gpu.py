@@ -19,7 +19,6 @@ import argparse
 import gc
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,24 +29,10 @@ from gpu_ways import compiled_ways, ways
 from step import all_parts, growth, peers, scaled, variants
 from torch.profiler import ProfilerActivity, profile
 from updates import updates
-from workloads import TINY, Clock, Ours, Size, Streams, command_line, median, table
+from workloads import TINY, Clock, Ours, Size, Streams, command_line, median, table, waits
 
 ROUNDS, STEPS = 41, 1500
 SECTIONS = ("summary", "information", "batches", "parts", "updates", "variants", "compiled", "peers", "growth")
-
-
-def waits(run: Callable[[], object], device: torch.device) -> int:
-    """How often the host waits for the device in a call, by torch's own count."""
-    if device.type != "cuda":
-        return 0
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            run()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(warning.message) for warning in caught)
 
 
 def profiled(run: Callable[[], object], device: torch.device, path: Path) -> None:
@@ -113,7 +98,7 @@ def run(section: str, options: argparse.Namespace, sizes: dict[str, Size]) -> No
         case "summary":
             summary(clock, next(iter(sizes.values())), repeats, output)
         case "information":
-            information(clock, repeats, output, waits, options.tiny)
+            information(clock, repeats, output, options.tiny)
         case "batches":
             batches(clock, sizes, repeats, output)
         case "parts":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from workloads import Clock, Streams, median, table
+from workloads import Clock, Streams, median, table, waits
 
 from svgd_monai.acquisition.information import binned_mutual_information, digitise, mutual_information_of_counts
 
@@ -80,7 +80,7 @@ def checked(ways: dict[str, Callable[[], Tensor]]) -> dict[str, Callable[[], Ten
     return ways
 
 
-def information(clock: Clock, repeats: int, output: Path, waits: Callable[..., int], tiny: bool = False) -> None:
+def information(clock: Clock, repeats: int, output: Path, tiny: bool = False) -> None:
     """A row for each grid, number of others and way."""
     device = clock.device
     streams = Streams(5, 5_749_443, device)

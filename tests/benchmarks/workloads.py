@@ -7,6 +7,7 @@ import math
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -144,6 +145,20 @@ class Clock:
 
 def median(values: list[float]) -> float:
     return statistics.median(values)
+
+
+def waits(run: Callable[[], object], device: torch.device) -> int:
+    """How often the host waits for the device in a call, by torch's own count."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
 
 
 class Streams:
