@@ -46,7 +46,7 @@ def check_parts(stages: Stages, folder: RunFolder) -> None:
         SettingsError: the network does not take the window, or a transform cannot be told from another.
     """
     if not folder.run_file.is_file():
-        parser = stages.parser("train")
+        parser = stages.parser("train", num_particles=1)  # all of them are alike
         parser.get_parsed_content("network_def")
         transform_key(parser.get_parsed_content("preprocessing").flatten().transforms)
 
