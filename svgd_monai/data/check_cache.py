@@ -48,6 +48,10 @@ class CaseFacts:
     label_values: tuple[int, ...]
     volume_ml: dict[int, float]
 
+    def fingerprint(self, labelled: bool) -> str:
+        """What an item has as ``fingerprint``: the hash of its image and, where it is ``labelled``, of its label."""
+        return f"{self.image_sha256}+{self.label_sha256 or '-'}" if labelled else self.image_sha256
+
 
 class CheckCache:
     """Facts on disk, trusted while a file's path, size and time stand, or else its hash.

@@ -193,11 +193,10 @@ def _checked(
     }
     classes = {value: "background" if value == 0 else f"class {value}" for value in range(num_classes)}
     facts = check_cases(fresh, classes, None if cache_dir is None else Path(cache_dir) / "case_checks.json")
-    known = {}
-    for image, item in fresh.items():
-        fact = facts[item["case"]]
-        parts = [fact.image_sha256] + ([fact.label_sha256 or "-"] if "label" in item else [])
-        known[image] = {**item, "fingerprint": "+".join(parts)}
+    known = {
+        image: {**item, "fingerprint": facts[item["case"]].fingerprint("label" in item)}
+        for image, item in fresh.items()
+    }
     return [known.get(item["image"], item) for item in data]
 
 

@@ -88,7 +88,11 @@ class PeopleData:
     def fingerprint(self, case: str) -> str:
         """The hash of a case's image and, of a held-out one, of its label too."""
         fact = self.facts[case]
-        return fact.image_sha256 if fact.label_sha256 is None else f"{fact.image_sha256}+{fact.label_sha256}"
+        return fact.fingerprint(labelled=fact.label_sha256 is not None)
+
+    def pool_items(self) -> list[Item]:
+        """The items of the pool with the hash of their content as ``fingerprint``; there when the cases are checked."""
+        return [{**item, "fingerprint": self.fingerprint(case)} for case, item in self.pool.items()]
 
 
 def find_people_data(

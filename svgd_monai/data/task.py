@@ -39,9 +39,7 @@ class TaskData:
 
     def with_fingerprint(self, item: Item) -> Item:
         """The item with the hash of the files that it names."""
-        fact = self.facts[item["case"]]
-        parts = [fact.image_sha256] + ([fact.label_sha256 or "-"] if "label" in item else [])
-        return {**item, "fingerprint": "+".join(parts)}
+        return {**item, "fingerprint": self.facts[item["case"]].fingerprint("label" in item)}
 
     def with_fingerprints(self, datalist: RoundDatalist) -> RoundDatalist:
         """Likewise, of every item of a round, so that its stages notice a file that changes on the way."""

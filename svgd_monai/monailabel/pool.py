@@ -19,6 +19,7 @@ from monai.bundle import ConfigParser
 from svgd_monai.acquisition import PoolView, ScoreOptions, get_strategy, rank_cases, select
 from svgd_monai.acquisition.handler import SCORES_FILE
 from svgd_monai.data import check_cases
+from svgd_monai.data.entries import Item
 from svgd_monai.errors import CheckpointError, SettingsError
 from svgd_monai.files import read_csv
 from svgd_monai.monailabel.measures import MeasureStore
@@ -35,8 +36,6 @@ QUERY_KEYS = (
 
 _CHUNK = 20  # images measured between two saves: what a stopped scoring repeats
 _NUMBERS = ("uncertainty", "foreground_ml")
-
-Item = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,9 @@ class PoolScorer:
         items = {image: {"case": image, "image": path} for image, path in images.items()}
         channels = int(parser.get_parsed_content("in_channels"))
         facts = check_cases(items, {0: "background"}, self.folder / "case_checks.json", channels=channels)
-        return {image: {**item, "fingerprint": facts[image].image_sha256} for image, item in items.items()}
+        return {
+            image: {**item, "fingerprint": facts[image].fingerprint(labelled=False)} for image, item in items.items()
+        }
 
     def _measure(self, items: Sequence[Item], version: str, parser: ConfigParser) -> dict[str, dict[str, float]]:
         """Uncertainty and predicted foreground of every item, by fingerprint; only those not known yet are run."""

@@ -103,10 +103,10 @@ class PeopleLearning(ActiveLearning):
                 if finished and not (self.people.unlabelled and len(self.people.training) <= self.rounds):
                     logger.info("The run in %s is finished; more rounds would go on with it.", self.folder.root)
                     return
-                items = [{**item, "fingerprint": self.data.fingerprint(case)} for case, item in self.data.pool.items()]
                 preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
                 volumes, flags_file = Path(self.settings["cache_dir"]) / "volumes", self.folder.root / FLAGS_FILE
                 compared = self.data.pool if compares_voxels(self.settings) else ()
+                items = self.data.pool_items()
                 prepare_items(items, preprocessing, volumes, flags_file, self.data.facts, compared=compared)
                 self._go_on()
             finally:

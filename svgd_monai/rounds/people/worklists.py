@@ -10,7 +10,6 @@ from typing import Any
 from svgd_monai.acquisition.cold_start import farthest_first, random_order
 from svgd_monai.acquisition.handler import SCORES_FILE
 from svgd_monai.data import RoundDatalist
-from svgd_monai.data.entries import Item
 from svgd_monai.data.people import PeopleData
 from svgd_monai.files import read_csv, write_json
 from svgd_monai.rounds.people.handout import Handout
@@ -92,10 +91,7 @@ class Worklists:
         if self.settings["cold_start"] == "random":
             chosen: list[tuple[str, float | None]] = [(case, None) for case in random_order(eligible, seed)[:count]]
         else:
-            items: list[Item] = [
-                {**item, "fingerprint": self.data.fingerprint(case)} for case, item in self.data.pool.items()
-            ]
-            parser = self.stages.parser("acquire", datalist=RoundDatalist([], [], [], items))
+            parser = self.stages.parser("acquire", datalist=RoundDatalist([], [], [], self.data.pool_items()))
             pairs = parser.get_parsed_content("information").pairs
             chosen = farthest_first(eligible, pairs, count, seed)
         diverse = self.settings["cold_start"] == "diversity"
