@@ -6,7 +6,7 @@ The items are those of :data:`svgd_monai.data.entries.Item`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,14 @@ class RoundDatalist:
     validation: list[Item]
     test: list[Item]
     unlabeled: list[Item]
+
+    def items(self) -> list[Item]:
+        """Those of all roles, one behind the other."""
+        return [item for role in ROLES for item in getattr(self, role)]
+
+    def changed(self, change: Callable[[Item], Item]) -> RoundDatalist:
+        """The same cases in the same roles, each item as ``change`` gives it back."""
+        return RoundDatalist(**{role: [change(item) for item in getattr(self, role)] for role in ROLES})
 
 
 def write_datalist(path: str | os.PathLike[str], datalist: RoundDatalist, dataset: MSDDataset) -> Path:

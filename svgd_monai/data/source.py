@@ -61,7 +61,7 @@ def stage_datalist(
         missing: dict[str, str] = {}
         dataset = read_dataset(ensure_dataset(dataset_dir, download), allow_outside, bad=missing)
         datalist = read_datalist(datalist_file, dataset, missing)
-        listed = dict.fromkeys(item["case"] for items in _by_role(datalist) for item in items)
+        listed = dict.fromkeys(item["case"] for item in datalist.items())
         task = check_task(dataset, listed, cache_dir, num_classes, in_channels, {}, skips=False)
     else:
         task = load_task(dataset_dir, cache_dir, download, num_classes, in_channels, on_bad_case, allow_outside)
@@ -72,13 +72,7 @@ def stage_datalist(
         )
         labelled = [*split.initial, *split.pool] if reveal_pool else list(split.initial)
         datalist = round_datalist(task.dataset, split, labelled)
-    return RoundDatalist(
-        *([_unchanged(item, task.with_fingerprint(item)) for item in items] for items in _by_role(datalist))
-    )
-
-
-def _by_role(datalist: RoundDatalist) -> tuple[list[Item], ...]:
-    return datalist.training, datalist.validation, datalist.test, datalist.unlabeled
+    return datalist.changed(lambda item: _unchanged(item, task.with_fingerprint(item)))
 
 
 def _unchanged(listed: Item, found: Item) -> Item:

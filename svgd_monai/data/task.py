@@ -43,8 +43,7 @@ class TaskData:
 
     def with_fingerprints(self, datalist: RoundDatalist) -> RoundDatalist:
         """Likewise, of every item of a round, so that its stages notice a file that changes on the way."""
-        roles = (datalist.training, datalist.validation, datalist.test, datalist.unlabeled)
-        return RoundDatalist(*([self.with_fingerprint(item) for item in items] for items in roles))
+        return datalist.changed(self.with_fingerprint)
 
 
 def load_task(

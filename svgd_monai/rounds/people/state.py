@@ -121,10 +121,7 @@ def with_content(datalist: RoundDatalist, data: PeopleData) -> RoundDatalist:
     Raises:
         RunFolderError: an accepted label is not what it was when it was accepted.
     """
-    return RoundDatalist(*(
-        [_with_content(item, data) for item in items]
-        for items in (datalist.training, datalist.validation, datalist.test, datalist.unlabeled)
-    ))  # fmt: skip
+    return datalist.changed(lambda item: _with_content(item, data))
 
 
 def _with_content(item: Item, data: PeopleData) -> Item:
