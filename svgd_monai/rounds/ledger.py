@@ -40,6 +40,10 @@ class Ledger:
         """The cases of the pool without a label, sorted."""
         return sorted(set(self.split.pool) - set(self.training))
 
+    def before(self, number: int) -> Ledger:
+        """The ledger as the training of round ``number`` finds it: without that round's queries and all later ones."""
+        return Ledger(self.split, self.queries[:number])
+
     def record(self, queries: Sequence[str]) -> None:
         """Take in the queries of the next round.
 

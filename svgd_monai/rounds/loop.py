@@ -167,8 +167,9 @@ class ActiveLearning:
             if number >= first:
                 self._call(BeforeRound, "before_round", number)
             self._run_round(task, number, final)
-            training = Ledger(self.ledger.split, self.ledger.queries[:number]).training
-            self.curve.append(curve_row(self.folder.round(number), number, len(set(training)), len(training)))
+            trained = self.ledger.before(number)
+            sizes = len(trained.labelled), len(trained.training)
+            self.curve.append(curve_row(self.folder.round(number), number, *sizes))
             write_csv(self.folder.curve_file, curve_columns(classes), self.curve)
             if not final:
                 chosen = self._round(number).queries()
@@ -197,7 +198,7 @@ class ActiveLearning:
     def _run_round(self, task: TaskData, number: int, final: bool) -> None:
         """Train, measure and score; what is complete already is passed over."""
         stages = self._round(number)
-        ledger = Ledger(self.ledger.split, self.ledger.queries[:number])
+        ledger = self.ledger.before(number)
         # Always: it follows from the split and the queries, and a damaged one is mended.
         datalist = task.with_fingerprints(round_datalist(task.dataset, ledger.split, ledger.training))
         write_datalist(stages.datalist_file, datalist, task.dataset)
@@ -223,8 +224,7 @@ class ActiveLearning:
 
     def _is_final(self, number: int) -> bool:
         """Whether no query follows: the last round, or one at which every case is labelled."""
-        ledger = Ledger(self.ledger.split, self.ledger.queries[:number])
-        return number == self.rounds or not ledger.unlabelled
+        return number == self.rounds or not self.ledger.before(number).unlabelled
 
     def _first_incomplete(self) -> int:
         """The first round that lacks a file; behind the last one when none does."""
