@@ -5,7 +5,6 @@ from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound
 from svgd_monai.rounds.ledger import Ledger
 from svgd_monai.rounds.lock import run_lock
 from svgd_monai.rounds.loop import ActiveLearning
-from svgd_monai.rounds.oracle import DatasetOracle, Oracle
 from svgd_monai.rounds.people.agreement import PoolAgreement
 from svgd_monai.rounds.people.loop import PeopleLearning
 from svgd_monai.rounds.run_folder import RunFolder
@@ -15,9 +14,7 @@ __all__ = [
     "AfterRound",
     "AfterRun",
     "BeforeRound",
-    "DatasetOracle",
     "Ledger",
-    "Oracle",
     "PeopleLearning",
     "PoolAgreement",
     "RunFolder",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from svgd_monai.acquisition.handler import QUERIES_FILE
 from svgd_monai.data import (
     BAD_CASES_FILE,
     FLAGS_FILE,
-    MSDDataset,
     TaskData,
     find_cases,
     load_task,
@@ -32,7 +31,6 @@ from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound, Hook
 from svgd_monai.rounds.ledger import Ledger
 from svgd_monai.rounds.lock import run_lock
 from svgd_monai.rounds.log import log_end, log_round
-from svgd_monai.rounds.oracle import DatasetOracle, Oracle
 from svgd_monai.rounds.prepare import check_parts, compares_voxels, prepare_volumes
 from svgd_monai.rounds.round import Round
 from svgd_monai.rounds.run_folder import RunFolder, run_record
@@ -55,7 +53,6 @@ class ActiveLearning:
         stages: configuration file, or files, of ``train``, ``evaluate`` and ``acquire``.
         hooks: called around the rounds, in their order.
         data_lists: folder in which names of split files are looked up.
-        oracle: gives, for the data set, the source of labels.
         imports: import statements for the stages' expressions.
         tracking: settings of an experiment tracking of the stages.
         stages_folder: where the bundle's own configurations of the stages lie.
@@ -74,7 +71,6 @@ class ActiveLearning:
         components: Mapping[str, Any] | None = None,
         hooks: Sequence[Hook] = (),
         data_lists: str | os.PathLike[str] | None = None,
-        oracle: Callable[[MSDDataset], Oracle] = DatasetOracle,
         imports: Sequence[str] = (),
         tracking: Mapping[str, Any] | None = None,
         stages_folder: Path | None = None,
@@ -83,7 +79,6 @@ class ActiveLearning:
         self.components = dict(components or {})
         self.hooks = list(hooks)
         self.data_lists = data_lists
-        self.oracle = oracle
         self.folder = RunFolder(settings["output_dir"])
         self.stages = SharedStages(stages, {**self.components, **self.settings}, imports, tracking, stages_folder)
         self._recorded = self.components | self.stages.changes()
@@ -160,7 +155,6 @@ class ActiveLearning:
 
     def _rounds(self, task: TaskData) -> None:
         first = self._first_incomplete()
-        oracle = self.oracle(task.dataset)
         classes = [name for value, name in task.dataset.classes.items() if value > 0]
         for number in range(self.rounds + 1):
             final = self._is_final(number)
@@ -172,18 +166,12 @@ class ActiveLearning:
             self.curve.append(curve_row(self.folder.round(number), number, *sizes))
             write_csv(self.folder.curve_file, curve_columns(classes), self.curve)
             if not final:
-                chosen = self._round(number).queries()
                 if len(self.ledger.queries) == number:
-                    self.ledger.record(chosen)
+                    self.ledger.record(self._round(number).queries())
                 write_json(self.folder.ledger_file, self.ledger.as_dict())
             if number >= first - 1:  # the hooks of the last complete round may have been cut off
                 log_round(self.folder, self.curve[number], None if final else self.rounds)
                 self._call(AfterRound, "after_round", number)
-            missing = [] if final else oracle.missing(chosen)
-            if missing:
-                names = ", ".join(missing)
-                logger.info("Waiting for the labels of %s; the same command goes on when they are there.", names)
-                return
             if final:
                 self._call(AfterRun, "after_run")
                 self.folder.finish()

@@ -6,13 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
-from runs import CONFIG, KEYS, arguments, curve, run
+from runs import arguments, curve, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from svgd_monai.data import make_phantom
-from svgd_monai.rounds import ActiveLearning
-from svgd_monai.workflow import KEYS as WORKFLOW_KEYS
 
 SMALL = {"validation_cases": 1, "test_cases": 1, "steps_per_round": 2, "validations_per_round": 1}
 
@@ -198,38 +195,3 @@ def test_a_hook_of_the_users_own_sees_every_round(eight_cases, tmp_path, monkeyp
         "end",
         "",
     ]
-
-
-class SlowOracle:
-    """Has no label for anybody until it is told so."""
-
-    ready = False
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def missing(self, cases):
-        return [] if SlowOracle.ready else list(cases)
-
-
-def test_a_run_waits_for_labels_that_are_not_there_and_goes_on_when_they_are(eight_cases, bundle, tmp_path, caplog):
-    keys = {**KEYS, **SMALL, "initial_labelled": 3, "rounds": 1, "dataset_dir": str(eight_cases),
-            "output_dir": str(tmp_path), "surface_distances": False}  # fmt: skip
-    parser = ConfigParser(ConfigParser.load_config_file(str(CONFIG)))
-    parser.update({"bundle_root": str(bundle), **keys})
-    settings = {name: parser.get_parsed_content(name) for name in WORKFLOW_KEYS if name in parser}
-
-    def learn():
-        caplog.clear()
-        with caplog.at_level("INFO"):
-            stages = {name: bundle / f"configs/{name}.yaml" for name in ("train", "evaluate", "acquire")}
-            ActiveLearning(settings, stages, {"bundle_root": str(bundle)}, oracle=SlowOracle).run()
-        return caplog.text
-
-    queried = "round_000/queries.json"
-    assert "Waiting for the labels of" in learn()
-    assert (tmp_path / queried).is_file()
-    assert not (tmp_path / "round_001").exists()
-    SlowOracle.ready = True
-    assert "complete" in learn()
-    assert (tmp_path / "round_001/scores.csv").is_file()
