@@ -10,7 +10,7 @@ and blended over sliding windows: M full volumes are never held.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -87,6 +87,25 @@ def member_agreement(votes: Tensor, num_members: int) -> Tensor:
     shared = (count * (count - 1)).clamp(min=0).flatten(2).sum(2, dtype=torch.float64)
     sizes = (num_members - 1) * count.flatten(2).sum(2, dtype=torch.float64)
     return torch.where(sizes > 0, shared / sizes, torch.nan)
+
+
+def agreement_row(votes: Tensor, num_members: int, classes: Sequence[str]) -> dict[str, float | None]:
+    """:func:`member_agreement` of a case as tables have it: its mean over the classes, and each of them by its name.
+
+    Args:
+        votes: (C, ...), of a case.
+        num_members: M.
+        classes: names of the C − 1 foreground classes.
+
+    Returns:
+        ``agreement_dice`` and ``agreement_dice_<class>``, None where undefined; the mean is over the defined.
+    """
+    dice = member_agreement(votes[None], num_members)[0, 1:].tolist()
+    known = [value for value in dice if not math.isnan(value)]
+    row: dict[str, float | None] = {"agreement_dice": sum(known) / len(known) if known else None}
+    for name, value in zip(classes, dice, strict=True):
+        row[f"agreement_dice_{name}"] = None if math.isnan(value) else value
+    return row
 
 
 def expected_calibration_error(bins: Tensor) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import logging
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from svgd_monai.errors import SettingsError
 from svgd_monai.evaluation.transforms import UNCERTAINTY
 from svgd_monai.files import write_bytes, write_csv
-from svgd_monai.statistics import VOTES, member_agreement
+from svgd_monai.statistics import VOTES, agreement_row
 
 logger = logging.getLogger(__name__)
 
@@ -76,17 +75,13 @@ class CaseWriter:
             images = {"seg": volume_like(mask, scan), UNCERTAINTY: volume_like(uncertainty, scan)}
             for name, image in images.items():
                 write_bytes(self.folder / f"{case}_{name}.nii.gz", gzip.compress(image.to_bytes(), 1, mtime=0))
-            agreement = member_agreement(output[VOTES][None], self.num_members)[0, 1:].tolist()
+            agreement = agreement_row(output[VOTES], self.num_members, list(self.classes.values()))
             voxel_ml = float(abs(np.linalg.det(images["seg"].affine[:3, :3]))) / 1000.0
-            self.rows.append({"case": case, "image": scan} | self._row(mask, uncertainty, voxel_ml, agreement))
+            self.rows.append({"case": case, "image": scan} | self._row(mask, uncertainty, voxel_ml) | agreement)
             # After each case, so that a run that is cut off has the rows of what it left.
             write_csv(self.folder / INFERENCE_FILE, self.columns, self.rows)
 
-    def _row(
-        self, mask: NDArray[Any], uncertainty: NDArray[Any], voxel_ml: float, agreement: list[float]
-    ) -> dict[str, Any]:
-        names = list(self.classes.values())
-        known = [value for value in agreement if not math.isnan(value)]
+    def _row(self, mask: NDArray[Any], uncertainty: NDArray[Any], voxel_ml: float) -> dict[str, Any]:
         inside = uncertainty[mask > 0]
         row: dict[str, Any] = {
             f"volume_ml_{name}": float(np.count_nonzero(mask == value)) * voxel_ml
@@ -94,8 +89,6 @@ class CaseWriter:
         }
         row["uncertainty"] = float(uncertainty.mean(dtype=np.float64))
         row["uncertainty_foreground"] = float(inside.mean(dtype=np.float64)) if inside.size else None
-        row["agreement_dice"] = sum(known) / len(known) if known else None
-        row |= {f"agreement_dice_{n}": None if math.isnan(v) else v for n, v in zip(names, agreement, strict=True)}
         return row
 
 

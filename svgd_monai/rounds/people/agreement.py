@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from svgd_monai.files import read_csv, write_csv
-from svgd_monai.statistics import VOTES, member_agreement
+from svgd_monai.statistics import VOTES, agreement_row
 
 AGREEMENT_FILE = "agreement.csv"
 
@@ -52,16 +51,14 @@ class PoolAgreement:
     def accumulate(self, engine: Engine) -> None:
         """Take in a batch."""
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            dice = member_agreement(output[VOTES][None], self.num_members)[0, 1:].tolist()
-            known = [value for value in dice if not math.isnan(value)]
-            row = {"case": str(item["case"]), "agreement_dice": sum(known) / len(known) if known else None}
-            per_class = zip(self.names, dice, strict=True)
-            self.rows.append(row | {_column(name): None if math.isnan(value) else value for name, value in per_class})
+            row = agreement_row(output[VOTES], self.num_members, self.names)
+            self.rows.append({"case": str(item["case"]), **row})
 
     def write(self, engine: Any) -> None:
         """Write the file; the members vote no more."""
         engine.statistics.votes = False
-        write_csv(self.folder / AGREEMENT_FILE, ["case", "agreement_dice", *map(_column, self.names)], self.rows)
+        columns = ["case", "agreement_dice", *(f"agreement_dice_{name}" for name in self.names)]
+        write_csv(self.folder / AGREEMENT_FILE, columns, self.rows)
 
 
 def read_agreement(folder: Path) -> dict[str, float]:
@@ -73,7 +70,3 @@ def read_agreement(folder: Path) -> dict[str, float]:
     path = folder / AGREEMENT_FILE
     rows = read_csv(path) if path.is_file() else []
     return {row["case"]: float(row["agreement_dice"]) for row in rows if row["agreement_dice"]}
-
-
-def _column(name: str) -> str:
-    return f"agreement_dice_{name}"
