@@ -16,6 +16,8 @@ from svgd_monai.data.nifti import read_bytes
 from svgd_monai.errors import DataError, RunFolderError
 from svgd_monai.files import read_json, reason, write_json
 
+#: Name of the file in a cache's folder.
+CHECKS_FILE = "case_checks.json"
 _CACHE_FORMAT = 3  # to be raised when a check is added, so that old caches are not trusted
 
 _logger = logging.getLogger(__name__)

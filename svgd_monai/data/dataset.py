@@ -20,6 +20,7 @@ from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
 from svgd_monai.data.cache_key import transform_key
+from svgd_monai.data.check_cache import CHECKS_FILE
 from svgd_monai.data.checks import check_cases
 from svgd_monai.data.nifti import case_id
 from svgd_monai.errors import RunFolderError
@@ -192,7 +193,7 @@ def _checked(
         if "fingerprint" not in item
     }
     classes = {value: "background" if value == 0 else f"class {value}" for value in range(num_classes)}
-    facts = check_cases(fresh, classes, None if cache_dir is None else Path(cache_dir) / "case_checks.json")
+    facts = check_cases(fresh, classes, None if cache_dir is None else Path(cache_dir) / CHECKS_FILE)
     known = {
         image: {**item, "fingerprint": facts[item["case"]].fingerprint("label" in item)}
         for image, item in fresh.items()

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from svgd_monai.data.check_cache import CaseFacts
+from svgd_monai.data.check_cache import CHECKS_FILE, CaseFacts
 from svgd_monai.data.checks import check_cases
 from svgd_monai.data.datalist import read_dataset, read_images
 from svgd_monai.data.entries import Item, is_file, is_folder
 from svgd_monai.data.nifti import NIFTI_SUFFIXES, read_bytes
-from svgd_monai.data.task import CHECKS_FILE
 from svgd_monai.errors import DataError
 
 logger = logging.getLogger(__name__)

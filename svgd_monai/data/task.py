@@ -10,15 +10,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from svgd_monai.data.bad_cases import ON_BAD_CASE
-from svgd_monai.data.check_cache import CaseFacts
+from svgd_monai.data.check_cache import CHECKS_FILE, CaseFacts
 from svgd_monai.data.checks import check_cases, dataset_fingerprint
 from svgd_monai.data.datalist import MSDDataset, read_dataset
 from svgd_monai.data.download import ensure_dataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.roles import RoundDatalist
 from svgd_monai.errors import DataError, SettingsError
-
-CHECKS_FILE = "case_checks.json"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from monai.bundle import ConfigParser
 from svgd_monai.acquisition import PoolView, ScoreOptions, get_strategy, rank_cases, select
 from svgd_monai.acquisition.handler import SCORES_FILE
 from svgd_monai.data import check_cases
+from svgd_monai.data.check_cache import CHECKS_FILE
 from svgd_monai.data.entries import Item
 from svgd_monai.errors import CheckpointError, SettingsError
 from svgd_monai.files import read_csv
@@ -143,7 +144,7 @@ class PoolScorer:
         """Items with the fingerprint of their content, each image checked."""
         items = {image: {"case": image, "image": path} for image, path in images.items()}
         channels = int(parser.get_parsed_content("in_channels"))
-        facts = check_cases(items, {0: "background"}, self.folder / "case_checks.json", channels=channels)
+        facts = check_cases(items, {0: "background"}, self.folder / CHECKS_FILE, channels=channels)
         return {
             image: {**item, "fingerprint": facts[image].fingerprint(labelled=False)} for image, item in items.items()
         }

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from svgd_monai.acquisition.handler import SCORES_FILE
 from svgd_monai.committee.keeper import TRAINING_FILE
 from svgd_monai.errors import RunFolderError
+from svgd_monai.evaluation.handler import METRICS_FILE
 from svgd_monai.files import read_csv, read_json
 
 TIMES_FILE = "times.json"
@@ -35,7 +37,7 @@ def curve_row(folder: Path, number: int, unique_labels: int, training_items: int
     Raises:
         RunFolderError: a file of the round is missing or damaged.
     """
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_json(folder / METRICS_FILE)
     times = read_json(folder / TIMES_FILE) if (folder / TIMES_FILE).is_file() else {}
     trained = read_json(folder / TRAINING_FILE)
     try:
@@ -52,7 +54,7 @@ def curve_row(folder: Path, number: int, unique_labels: int, training_items: int
             "seconds_score": times.get("acquire"),
         }
     except (KeyError, TypeError) as error:
-        raise RunFolderError(f"{folder / 'metrics.json'} lacks {error}.") from error
+        raise RunFolderError(f"{folder / METRICS_FILE} lacks {error}.") from error
 
 
 def disagreement(folder: Path) -> float | None:
@@ -61,5 +63,5 @@ def disagreement(folder: Path) -> float | None:
     Args:
         folder: the round's.
     """
-    values = [float(row["disagreement"]) for row in read_csv(folder / "scores.csv") if row["labelled"] == "false"]
+    values = [float(row["disagreement"]) for row in read_csv(folder / SCORES_FILE) if row["labelled"] == "false"]
     return sum(values) / len(values) if values else None

@@ -23,7 +23,7 @@ from svgd_monai.files import write_bytes
 from svgd_monai.rounds.people.cost import agreement, correction, empty_label, read_classes
 from svgd_monai.rounds.people.handed import Handed, handed_files
 from svgd_monai.rounds.people.ledger import Label, PeopleLedger, now
-from svgd_monai.rounds.people.notes import CONFIRMED_FILE, EMPTY_FILE, Complaint, Notes, read_notes
+from svgd_monai.rounds.people.notes import CONFIRMED_FILE, DECLINED_FILE, EMPTY_FILE, Complaint, Notes, read_notes
 from svgd_monai.rounds.people.presegmentation import misplaced, presegmentation_of, saved_over
 from svgd_monai.rounds.people.table import Assignments
 
@@ -208,8 +208,8 @@ class Intake:
         declined = {}
         for case, why in notes.declined.items():
             if self.ledger.labels.get(case):
-                sentence = f"{LABELS_FOLDER}/declined.txt: {case} has a label, which counts."
-                self.complaints.append(Complaint(f"{LABELS_FOLDER}/declined.txt", sentence, case))
+                shown = f"{LABELS_FOLDER}/{DECLINED_FILE}"
+                self.complaints.append(Complaint(shown, f"{shown}: {case} has a label, which counts.", case))
                 continue
             known = self.ledger.declined.get(case)
             if known is None:

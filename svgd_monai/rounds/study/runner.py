@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from svgd_monai.data.check_cache import CHECKS_FILE
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import write_text
 from svgd_monai.report.build import write_report
@@ -217,7 +218,7 @@ class Study:
 
     def _share_checks(self, cell: Cell) -> None:
         """A run's folder tells by itself what its cases are: reports read nothing else."""
-        checks, own = self.folder / "cache/case_checks.json", self.folder / cell.place / "cache/case_checks.json"
+        checks, own = (folder / "cache" / CHECKS_FILE for folder in (self.folder, self.folder / cell.place))
         if self.states[cell] == DONE and checks.is_file() and not own.is_file():
             own.parent.mkdir(exist_ok=True)
             shutil.copyfile(checks, own)
