@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from svgd_monai.acquisition import get_strategy
+from svgd_monai.acquisition import NORMALISE_NAMES, REDUCTION_NAMES, get_strategy
 from svgd_monai.acquisition.cold_start import COLD_STARTS
+from svgd_monai.acquisition.content import CONTENT_NAMES
 from svgd_monai.acquisition.strategies import REDRAWS
 from svgd_monai.committee.guard import ON_BAD_PARTICLE
 from svgd_monai.committee.keeper import CHECKPOINTS
@@ -94,12 +95,12 @@ KEYS: dict[str, Key] = {
     "candidates": Key("int", low=1),
     "mi_weight": Key("float", low=0),
     "mi_grid": Key("ints", null=True, low=2, length=3),
-    "mi_content": Key("str", choices=("volume", "foreground")),
+    "mi_content": Key("str", choices=CONTENT_NAMES),
     "mi_bins": Key("int", low=2),
     "mi_aggregation": Key("str", choices=("mean", "max")),
-    "normalise": Key("str", choices=("minmax", "zscore", "rank")),
+    "normalise": Key("str", choices=NORMALISE_NAMES),
     "normalise_over": Key("str", choices=("unlabelled", "all")),
-    "uncertainty_reduction": Key("str", choices=("mean", "sum", "foreground", "top")),
+    "uncertainty_reduction": Key("str", choices=REDUCTION_NAMES),
     "keep_labelled": Key("bool"),
     "redraws": Key("str", choices=REDRAWS),
     "shuffle_scores": Key("bool"),
