@@ -29,9 +29,8 @@ def check_setting(name: str, value: Any) -> Any:
     Raises:
         SettingsError: it is of the wrong type or out of range; the sentence names the key and the value.
     """
-    key = KEYS[name]
-    word = value.strip().lower() if isinstance(value, str) else None
-    if key.words is not None and word is not None and word in key.words:
+    key, word = KEYS[name], _word(value)
+    if key.words is not None and word in key.words:
         return key.words[word]
     if value is None or word in _NULL:
         if key.null:
@@ -56,7 +55,7 @@ def check_like(name: str, value: Any, example: Any) -> Any:
         return _boolean(name, value)
     if isinstance(example, (int, float)):
         return _number(name, value, Key("int" if isinstance(example, int) else "float"), type(example).__name__)
-    if value is None or (isinstance(value, str) and value.strip().lower() in _NULL):
+    if value is None or _word(value) in _NULL:
         return None
     if isinstance(example, (list, dict)) and not isinstance(value, (type(example), str)):
         kind = type(example).__name__
@@ -66,10 +65,13 @@ def check_like(name: str, value: Any, example: Any) -> Any:
 
 def as_word(value: Any) -> Any:
     """What the command line says for a key that is computed: ``true``, ``false``, ``null``, ``none`` are no texts."""
-    word = value.strip().lower() if isinstance(value, str) else value
-    if isinstance(word, str) and word in _BOOLEANS:
-        return _BOOLEANS[word]
-    return None if isinstance(word, str) and word in _NULL else value
+    word = _word(value)
+    return _BOOLEANS.get(word, None if word in _NULL else value)
+
+
+def _word(value: Any) -> str:
+    """A text without the blanks around it and without capitals; empty for anything else."""
+    return value.strip().lower() if isinstance(value, str) else ""
 
 
 def _scalar(name: str, value: Any, key: Key, kind: str) -> Any:
@@ -82,10 +84,9 @@ def _scalar(name: str, value: Any, key: Key, kind: str) -> Any:
     if not isinstance(value, str) or not value:
         raise SettingsError(f"{name}: {value!r} is not a text.")
     if key.choices is not None:
-        lowered = value.strip().lower()
-        if lowered not in key.choices:
+        if (word := _word(value)) not in key.choices:
             raise SettingsError(f"{name}: {value!r} is not one of {', '.join(key.choices)}.")
-        return lowered
+        return word
     if key.check is not None:
         key.check(value)
     return value
@@ -94,8 +95,8 @@ def _scalar(name: str, value: Any, key: Key, kind: str) -> Any:
 def _boolean(name: str, value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.strip().lower() in _BOOLEANS:
-        return _BOOLEANS[value.strip().lower()]
+    if (word := _word(value)) in _BOOLEANS:
+        return _BOOLEANS[word]
     raise SettingsError(f"{name}: {value!r} is neither true nor false.")
 
 
