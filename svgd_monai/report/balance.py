@@ -10,7 +10,7 @@ import numpy as np
 
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import read_json
-from svgd_monai.report.run import Run, complaint
+from svgd_monai.report.run import Run, unusable
 
 #: As :mod:`svgd_monai.committee.keeper` writes it.
 FILE = "training.json"
@@ -58,9 +58,7 @@ def run_balances(run: Run, notes: list[str]) -> Balances:
             rows.append(_balance(read_json(path)) if path.is_file() else (math.nan,) * 4)
         except (RunFolderError, OSError, ValueError, TypeError, AttributeError, LookupError) as error:
             rows.append((math.nan,) * 4)
-            notes.append(
-                f"{run.place}: {FILE} of round {int(number)} is damaged and not used ({complaint(error, run.folder)})."
-            )
+            notes.append(unusable(run, number, FILE, error))
     return Balances(*np.asarray(rows, float).reshape(-1, 4).T)
 
 

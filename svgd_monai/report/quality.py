@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from svgd_monai.errors import RunFolderError
-from svgd_monai.report.run import Run, complaint, read_round
+from svgd_monai.report.run import Run, read_round, unusable
 from svgd_monai.statistics import expected_calibration_error
 
 
@@ -44,10 +44,7 @@ def run_quality(run: Run, notes: list[str]) -> Quality:
             tested = [row for row in read_round(run, int(number), "cases.csv") if row.get("role") == "test"]
             values = case_quality(tested)
         except (RunFolderError, OSError, ValueError, KeyError) as error:
-            notes.append(
-                f"{run.place}: cases.csv of round {int(number)} is damaged and not used "
-                f"({complaint(error, run.folder)})."
-            )
+            notes.append(unusable(run, number, "cases.csv", error))
         ece.append(values[0])
         correlation.append(values[1])
         cases = max(cases, values[2])

@@ -12,7 +12,7 @@ from scipy import stats
 
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import read_json
-from svgd_monai.report.run import Run, complaint, read_round
+from svgd_monai.report.run import Run, complaint, read_round, unusable
 
 #: Groups of images by their greatest intensity: what 8 bits hold, what 16 bits hold, and more.
 INTENSITY_GROUPS = {
@@ -75,10 +75,7 @@ def run_queries(run: Run, facts: Mapping[str, Facts], notes: list[str]) -> Queri
             fresh = [row["case"] for row in queried if row["labelled"] != "true"]
             found = {column: _ranks(rows, column, fresh) for column in ranks}
         except (RunFolderError, OSError, ValueError, KeyError) as error:
-            notes.append(
-                f"{run.place}: scores.csv of round {int(number)} is damaged and not used "
-                f"({complaint(error, run.folder)})."
-            )
+            notes.append(unusable(run, number, "scores.csv", error))
             continue
         made, redraws, new = made + len(queried), redraws + len(queried) - len(fresh), new + fresh
         for column, values in found.items():

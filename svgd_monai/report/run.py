@@ -188,6 +188,12 @@ def _column(path: Path, rows: Sequence[Mapping[str, str]], column: str) -> np.nd
     return np.asarray(values)
 
 
+def unusable(run: Run, number: float, file: str, error: BaseException) -> str:
+    """The note on a damaged file of a round, which a report goes without."""
+    why = complaint(error, run.folder)
+    return f"{run.place}: {file} of round {int(number)} is damaged and not used ({why})."
+
+
 def complaint(error: BaseException, folder: Path) -> str:
     """What an error says, to stand inside a sentence that names the run's folder itself."""
     return one_line(error).removesuffix(".").replace(one_line(folder) + "/", "") or type(error).__name__
