@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from svgd_monai.report.analysis import Analysis, mean, reference_method
 from svgd_monai.report.budget import measured, on_grid
 from svgd_monai.report.run import Run
-from svgd_monai.report.text import number, shorten
+from svgd_monai.report.text import number, shorten, span
 
 BLUE, INK, GREY = "#0072B2", "#1b1f24", "#7d868f"
 _COLOURS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -174,8 +174,7 @@ def pairwise(analysis: Analysis) -> Figure:
                 pair = analysis.pair(a, b)
                 difference[row, column], penalty[row, column] = 1000 * pair.test.mean, pair.penalty_b
                 stars[row, column] = "*" if pair.significant else ""
-    seeds = sorted({pair.test.seeds for pair in analysis.pairs})
-    pairs = f"n = {seeds[0]}" if len(seeds) == 1 else f"n = {seeds[0]} to {seeds[-1]}"
+    pairs = f"n = {span(pair.test.seeds for pair in analysis.pairs)}"
     written = len(names) <= _WRITTEN
     figure = Figure(figsize=(_WIDTH, 2.2 + (0.40 if written else 0.20) * len(names)))
     left, right = figure.subplots(1, 2, sharey=True)

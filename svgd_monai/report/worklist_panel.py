@@ -20,6 +20,7 @@ from svgd_monai.report.panels import CLASS_COLOURS, mark_sides, uncertain_slice
 _WINDOW = (0.5, 99.5)
 
 
+@mpl.rc_context({"text.parse_math": False})  # a class's name is no mathematics
 def worklist_panel(
     image: str | os.PathLike[str],
     segmentation: str | os.PathLike[str] | None = None,
@@ -43,23 +44,6 @@ def worklist_panel(
     Returns:
         A figure without a window.
     """
-    with mpl.rc_context({"text.parse_math": False}):  # a class's name is no mathematics
-        return _panel(image, segmentation, uncertainty, classes, label, top)
-
-
-def greatest(uncertainty: str | os.PathLike[str]) -> float:
-    """The greatest value of an uncertainty map's file."""
-    return float(_read(uncertainty)[0].max())
-
-
-def _panel(
-    image: str | os.PathLike[str],
-    segmentation: str | os.PathLike[str] | None,
-    uncertainty: str | os.PathLike[str] | None,
-    classes: Sequence[str],
-    label: str,
-    top: float | None,
-) -> Figure:
     grey, affine = _read(image)
     aspect = float(np.linalg.norm(affine[:3, 1]) / np.linalg.norm(affine[:3, 0]))
     if grey.ndim > 3:
@@ -97,6 +81,11 @@ def _panel(
     axes[2].set_axis_off()
     figure.colorbar(drawn, ax=axes[2], shrink=0.8)
     return figure
+
+
+def greatest(uncertainty: str | os.PathLike[str]) -> float:
+    """The greatest value of an uncertainty map's file."""
+    return float(_read(uncertainty)[0].max())
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
