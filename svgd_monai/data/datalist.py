@@ -40,7 +40,6 @@ class MSDDataset:
 def read_dataset(
     dataset_dir: str | os.PathLike[str],
     allow_outside: bool = False,
-    require_labels: bool = True,
     bad: dict[str, str] | None = None,
 ) -> MSDDataset:
     """Read ``dataset.json`` of an MSD task folder.
@@ -48,7 +47,6 @@ def read_dataset(
     Args:
         dataset_dir: the task folder; paths of ``dataset.json`` are relative to it.
         allow_outside: accept files that, with symbolic links followed, lie outside the folder.
-        require_labels: refuse a training entry without a label; if false, such an entry's item has no ``label``.
         bad: takes the sentence of each case whose files are missing or outside, which then is no error but is left out;
             None: it is an error.
 
@@ -61,7 +59,7 @@ def read_dataset(
     for number, entry in enumerate(read_list(file, content, "training"), start=1):
         where = f"{file}, entry {number} of 'training'"
         try:
-            item = _read_case(where, entry, root, allow_outside, require_labels)
+            item = _read_case(where, entry, root, allow_outside)
         except DataError as error:
             case = _named_case(entry)
             if bad is None or case is None or case in bad:
@@ -90,7 +88,6 @@ def read_classes(dataset_dir: str | os.PathLike[str]) -> dict[int, str]:
 
 def read_images(
     path: str | os.PathLike[str],
-    base_dir: str | os.PathLike[str] | None = None,
     allow_outside: bool = False,
     bad: dict[str, str] | None = None,
 ) -> list[Item]:
@@ -98,8 +95,8 @@ def read_images(
 
     Args:
         path: an MSD task folder (its training and test entries), a folder of NIfTI files (sorted, not recursive, hidden
-            files left out), one NIfTI file, or a JSON data list with any of the keys :data:`IMAGE_KEYS`.
-        base_dir: the folder that paths in a data list are relative to; by default the list's own.
+            files left out), one NIfTI file, or a JSON data list with any of the keys :data:`IMAGE_KEYS`, its paths
+            relative to its folder.
         allow_outside: accept listed images that, with symbolic links followed, lie outside that folder. In a folder
             without a list, links are the user's own and may lead anywhere.
         bad: takes the sentence of each listed image that is missing or outside, by case, which then is no error but is
@@ -123,8 +120,7 @@ def read_images(
         raise DataError(f"There is no folder, data list or image at {path}.")
     if path.name.endswith(NIFTI_SUFFIXES):
         return [read_image(str(path), path.name, path.parent, allow_outside=True)]
-    base = path.parent if base_dir is None else Path(base_dir).absolute()
-    return _read_listed(path, IMAGE_KEYS, base, allow_outside, bad)
+    return _read_listed(path, IMAGE_KEYS, path.parent, allow_outside, bad)
 
 
 def _read_task(dataset_dir: str | os.PathLike[str]) -> tuple[Path, Path, dict[str, Any]]:
@@ -138,12 +134,10 @@ def _read_task(dataset_dir: str | os.PathLike[str]) -> tuple[Path, Path, dict[st
     return root, file, read_json_object(file)
 
 
-def _read_case(where: str, entry: Any, root: Path, allow_outside: bool, require_labels: bool) -> Item:
+def _read_case(where: str, entry: Any, root: Path, allow_outside: bool) -> Item:
     item = read_image(where, entry, root, allow_outside)
     label = entry.get("label") if isinstance(entry, Mapping) else None
-    if label is not None or require_labels:
-        item["label"] = find_file(f"{where} (case {item['case']})", label, "label", root, allow_outside)
-    return item
+    return {**item, "label": find_file(f"{where} (case {item['case']})", label, "label", root, allow_outside)}
 
 
 def _named_case(entry: Any) -> str | None:
