@@ -116,8 +116,8 @@ def write_torch(path: str | os.PathLike[str], content: Any, durable: bool = True
     return write_bytes(path, buffer.getvalue(), durable)
 
 
-def read_torch(path: str | os.PathLike[str], map_location: str | torch.device = "cpu") -> Any:
-    """Read what :func:`write_torch` wrote: tensors and plain values, nothing that could run.
+def read_torch(path: str | os.PathLike[str]) -> Any:
+    """Read what :func:`write_torch` wrote, to the CPU: tensors and plain values, nothing that could run.
 
     Raises:
         RunFolderError: the file is missing, is none of torch's, or fails its checksums; torch itself does not look at
@@ -125,7 +125,7 @@ def read_torch(path: str | os.PathLike[str], map_location: str | torch.device = 
     """
     check_torch(path)
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except _LOAD_ERRORS as error:
         raise RunFolderError(f"{path} is damaged or holds no tensors ({type(error).__name__}).") from error
 

@@ -17,7 +17,7 @@ COLD_STARTS = ("diversity", "random")
 
 
 def farthest_first(
-    cases: Sequence[str], pairs: PairInformation, count: int, seed: int, chosen: Sequence[str] = ()
+    cases: Sequence[str], pairs: PairInformation, count: int, seed: int
 ) -> list[tuple[str, float | None]]:
     """Cases that share least with one another: the farthest-first traversal (Gonzalez 1985, Theor. Comput. Sci. 38).
 
@@ -31,22 +31,18 @@ def farthest_first(
             for it is unlike all others without having anything to show.
         count: K, cases to choose; fewer where there are fewer.
         seed: of the first case.
-        chosen: cases that count as chosen already.
 
     Returns:
         Case ids in the order of their choice; with each, the greatest mutual information with those chosen before it,
         in nats: None for the first, and where it is undefined.
     """
-    ids = sorted(set(cases) - set(chosen))
+    ids = sorted(set(cases))
     nearest = torch.full((len(ids),), -torch.inf, dtype=torch.float64)
-    if chosen and ids:
-        nearest = _joined(nearest, pairs(ids, list(chosen)))
     result: list[tuple[str, float | None]] = []
     left = np.ones(len(ids), dtype=bool)
     drawn = random_order(ids, seed)
     while len(result) < min(count, len(ids)):
-        first = not result and not chosen
-        if first:
+        if not result:
             position = _first_defined(ids, drawn, pairs)
         else:
             candidates = np.flatnonzero(left)

@@ -37,8 +37,8 @@ class ToPlaind(MapTransform):
     header goes on: it is not needed, it cannot be cached safely, and its text fields may name a patient.
     """
 
-    def __init__(self, keys: Sequence[str] = (IMAGE, LABEL), allow_missing_keys: bool = True) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self) -> None:
+        super().__init__((IMAGE, LABEL), allow_missing_keys=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Dictionary in, dictionary out."""

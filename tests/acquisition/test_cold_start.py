@@ -79,12 +79,6 @@ def test_k_cases_cost_k_columns_and_not_all_pairs():
     assert table.asked <= 4 * 50 + 1
 
 
-def test_what_is_chosen_already_counts():
-    names = list("abcd")
-    values = np.array([[4, 3, 1, 2], [3, 4, 1, 2], [1, 1, 4, 2], [2, 2, 2, 4]], dtype=float)
-    assert [case for case, _ in farthest_first(names, Table(values, names), 1, 0, chosen=["a"])] == ["c"]
-
-
 def test_no_more_cases_come_back_than_there_are():
     names = list("ab")
     assert len(farthest_first(names, Table(symmetric(2), names), 5, 0)) == 2
