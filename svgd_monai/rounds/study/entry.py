@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,6 @@ def study(configuration: str) -> Study:
     workflow = calling_workflow().workflow
     parser = workflow.parser
     file = Path(workflow.config_root_path) / configuration
-    known = _known_keys(file)
     base = ConfigParser.load_config_file(str(file))
     common: dict[str, Any] = {}
     for key, value in parser.config.items():
@@ -51,7 +51,7 @@ def study(configuration: str) -> Study:
     # As they are written: a component in them is resolved in the runs, not here.
     methods, grid = (copy.deepcopy(parser.config.get(key)) for key in ("methods", "grid"))
     seeds = parser.get_parsed_content("seeds")
-    cells = study_cells(methods, grid, seeds, {**base, **common}, known)
+    cells = study_cells(methods, grid, seeds, {**base, **common}, _known_keys(base, file.parent))
     only = parser.get_parsed_content("only")
     if only is not None:
         unknown = sorted(set(only) - {cell.method for cell in cells})
@@ -70,8 +70,7 @@ def study(configuration: str) -> Study:
     )
 
 
-def _known_keys(configuration: Path) -> frozenset[str]:
-    """Top-level keys of a run's configuration and of those that it runs in its rounds."""
-    content = ConfigParser.load_config_file(str(configuration))
-    files = [configuration.parent / name for name in content.get("stages", {}).values()]
-    return frozenset(content).union(*(ConfigParser.load_config_file(str(file)) for file in files))
+def _known_keys(configuration: Mapping[str, Any], folder: Path) -> frozenset[str]:
+    """Top-level keys of a run's configuration and of those, in its folder, that it runs in its rounds."""
+    files = [folder / name for name in configuration.get("stages", {}).values()]
+    return frozenset(configuration).union(*(ConfigParser.load_config_file(str(file)) for file in files))
