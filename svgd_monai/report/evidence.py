@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,22 +64,20 @@ def gather(folder: str | os.PathLike[str]) -> Evidence:
         name: [run_queries(run, facts.get(data_set(run), {}), damaged) for run in runs]
         for name, runs in study.queried.items()
     }
-    absent = [*_absent("cases.csv", quality), *_absent("scores.csv", queries)]
+    measured = [bool(np.isfinite([*q.ece, *q.correlation]).any()) for each in quality.values() for q in each]
+    counted = [q.made > 0 for each in queries.values() for q in each]
+    absent = [
+        *_absent("cases.csv", "calibration and correlations are", measured),
+        *_absent("scores.csv", "the account of the queries is", counted),
+    ]
     notes = [*study.notes, *damaged, *consistency_notes(analysis), *absent]
     return Evidence(analysis, quality, balances, queries, powers(analysis), notes)
 
 
-def _absent(file: str, measured: Mapping[str, list[Quality]] | Mapping[str, list[Queries]]) -> list[str]:
-    """A sentence on runs without a usable file of their rounds."""
-    every = [one for each in measured.values() for one in each]
-    without = sum(
-        not (np.isfinite(one.ece).any() or np.isfinite(one.correlation).any())
-        if isinstance(one, Quality)
-        else one.made == 0
-        for one in every
-    )
+def _absent(file: str, what: str, told: Sequence[bool]) -> list[str]:
+    """A sentence on runs without a usable file of their rounds, of which ``told`` says whether there was one."""
+    without = told.count(False)
     if not without:
         return []
-    what = "calibration and correlations are" if file == "cases.csv" else "the account of the queries is"
     verb, them = ("has", "it") if without == 1 else ("have", "them")
-    return [f"{without} of {count(len(every), 'run')} {verb} no {file} to go by; {what} without {them}."]
+    return [f"{without} of {count(len(told), 'run')} {verb} no {file} to go by; {what} without {them}."]
