@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import os
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import nibabel as nib
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, NibabelReader
 from monai.transforms import Spacingd, SpatialResample, Transform
 
 IMAGE, LABEL = "image", "label"
+
+
+class FileAffineReader(NibabelReader):
+    """MONAI's reader, with the affine of the file as nibabel, the checks and all that is written have it.
+
+    MONAI's own puts the qform, even one of code 0, in the place of an sform whose voxel sizes are not the header's
+    ``pixdim``, as those of a registration to a template are not; and in files of three dimensions alone, so that an
+    image of several channels would part from its label.
+    """
+
+    def read(self, data: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], **kwargs: Any) -> Any:
+        """The image of nibabel, or a list of them for several files."""
+        self.filenames = [data] if isinstance(data, (str, os.PathLike)) else list(data)
+        images = [nib.load(name, **{**self.kwargs, **kwargs}) for name in self.filenames]
+        return images if len(images) > 1 else images[0]
 
 
 class OneGridd(Transform):

@@ -23,7 +23,7 @@ from monai.transforms import (
 )
 from monai.transforms.traits import RandomizableTrait
 
-from svgd_monai.data.spatial import IMAGE, LABEL, OneGridd, Respacingd
+from svgd_monai.data.spatial import IMAGE, LABEL, FileAffineReader, OneGridd, Respacingd
 from svgd_monai.errors import SettingsError
 
 AFFINE = "affine"
@@ -84,7 +84,7 @@ def preprocessing(
             name = getattr(each, "__name__", type(each).__name__)
             raise SettingsError(f"intensity: {name} is not a deterministic transform of MONAI's.")
     steps: list[Callable[..., Any]] = [
-        LoadImaged(keys, ensure_channel_first=True, image_only=True, allow_missing_keys=True),
+        LoadImaged(keys, FileAffineReader, ensure_channel_first=True, image_only=True, allow_missing_keys=True),
         OneGridd(),
         Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True),
     ]

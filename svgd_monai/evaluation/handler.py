@@ -14,6 +14,7 @@ from monai.transforms import LoadImage
 from svgd_monai.acquisition import get_strategy
 from svgd_monai.data.datalist import read_classes
 from svgd_monai.data.roles import RoundDatalist
+from svgd_monai.data.spatial import FileAffineReader
 from svgd_monai.evaluation.cases import CaseResult, case_rows, measure_case, summarise_results
 from svgd_monai.files import write_csv, write_json
 from svgd_monai.processes import gathered, is_first
@@ -57,7 +58,7 @@ class CaseMetricsHandler:
         self.reduction = reduction
         self.distances = distances
         self.results: dict[str, CaseResult] = {}
-        self._load = LoadImage(image_only=True, ensure_channel_first=True)
+        self._load = LoadImage(FileAffineReader, image_only=True, ensure_channel_first=True)
 
     def attach(self, engine: Engine) -> None:
         """Attach to a :class:`~svgd_monai.committee.evaluator.CommitteeEvaluator`."""

@@ -114,6 +114,24 @@ def test_a_label_whose_affine_is_a_quaternion_stays_on_its_images_grid(tmp_path,
     assert torch.equal(found["label"].affine, found["image"].affine)
 
 
+@pytest.mark.parametrize("channels", [(), (2,)], ids=["3-D", "4-D"])
+@pytest.mark.parametrize("qform_code", [0, 1])
+def test_the_affine_is_the_files_where_sform_and_voxel_sizes_differ(tmp_path, qform_code, channels):
+    """As those of a registration to a template do; MONAI's reader would take the qform, in 3-D files alone."""
+    scanner, template = affine_of((1.7, 1.8, 1.7)), affine_of((1.9, 2.0, 2.1), LPS, (90, -40, 10))
+    item = {}
+    for key, more in (("image", channels), ("label", ())):
+        file = nib.Nifti1Image(np.ones((9, 8, 7, *more), np.uint8), scanner)
+        file.set_qform(scanner, qform_code)
+        file.set_sform(template, 4)
+        nib.save(file, tmp_path / f"{key}.nii.gz")
+        item[key] = str(tmp_path / f"{key}.nii.gz")
+    result = preprocessing(identity)(item)
+    expected = nib.as_closest_canonical(nib.load(item["image"])).affine
+    np.testing.assert_allclose(result["affine"].numpy(), expected, atol=1e-4)
+    assert result["label"].shape[1:] == result["image"].shape[1:]
+
+
 def test_a_constant_image_stays_constant_at_another_spacing(tmp_path):
     affine = affine_of((0.9, 1.1, 1.7), OBLIQUE)
     path = save(tmp_path / "flat.nii.gz", np.full((17, 19, 13), 1234.567, np.float32), affine)

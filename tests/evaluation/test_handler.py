@@ -1,7 +1,9 @@
 """The files of an evaluation, written while MONAI's engine runs over real NIfTI files."""
 
+import gzip
 import json
 import math
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -105,6 +107,16 @@ def test_a_perfect_predictor_has_dice_1_in_the_files_own_geometry(root, tmp_path
         assert metrics[role]["dice_per_class"] == {"organ": 1.0, "tumour": 1.0}
         assert metrics[role]["hausdorff95"] == 0.0
         assert metrics[role]["ece"] == pytest.approx(0, abs=1e-6)
+
+
+def test_labels_with_an_sform_of_other_voxel_sizes_than_the_headers_are_measured_where_they_lie(root, tmp_path):
+    moved = shutil.copytree(root, tmp_path / "Task99_Registered")
+    for file in moved.rglob("*.nii.gz"):
+        image = nib.Nifti1Image.from_bytes(gzip.decompress(file.read_bytes()))
+        image.set_sform(np.diag([1.1, 1.2, 1.3, 1.0]) @ image.affine, 4)  # the qform and pixdim stay the scanner's
+        nib.save(image, file)
+    _, metrics = evaluate(moved, tmp_path / "run", [Reader()])
+    assert metrics["test"]["dice"] == 1.0
 
 
 def test_another_working_spacing_costs_a_little_in_the_files_geometry(root, tmp_path):
