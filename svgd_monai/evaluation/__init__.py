@@ -3,10 +3,12 @@
 from svgd_monai.evaluation.cases import CaseResult, measure_case
 from svgd_monai.evaluation.handler import CaseMetricsHandler
 from svgd_monai.evaluation.inputs import inference_images, named_classes
+from svgd_monai.evaluation.metric import CaseDice
 from svgd_monai.evaluation.transforms import UncertaintyMapd
 from svgd_monai.evaluation.writer import CaseWriter, volume_like
 
 __all__ = [
+    "CaseDice",
     "CaseMetricsHandler",
     "CaseResult",
     "CaseWriter",

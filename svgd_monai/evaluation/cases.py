@@ -129,7 +129,13 @@ def mean_over_cases(results: Sequence[Sequence[float]]) -> list[float]:
     """Mean per class over cases, NaN left out; NaN where no case has the class."""
     if not results:
         return []
-    return [_nanmean(column) for column in zip(*results, strict=True)]
+    return [mean_of_known(column) for column in zip(*results, strict=True)]
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """The mean, NaN left out; NaN where all are."""
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def summarise_results(results: Mapping[str, CaseResult], classes: Mapping[int, str]) -> dict[str, Any]:
@@ -143,7 +149,7 @@ def summarise_results(results: Mapping[str, CaseResult], classes: Mapping[int, s
     summary: dict[str, Any] = {"cases": len(results)}
     for field in ("dice", "dice_grid", "hausdorff95", "surface_distance"):
         means = mean_over_cases([getattr(result, field) for result in results.values()])
-        summary[field] = _plain(_nanmean(means))
+        summary[field] = _plain(mean_of_known(means))
         summary[f"{field}_per_class"] = {
             n: _plain(v) for n, v in zip(names, means or [math.nan] * len(names), strict=True)
         }
@@ -165,7 +171,7 @@ def case_rows(
     rows = []
     for case, result in results.items():
         row: dict[str, Any] = {"case": case, "role": roles[case], "uncertainty": result.uncertainty}
-        row["dice"], row["dice_grid"] = _plain(_nanmean(result.dice)), _plain(_nanmean(result.dice_grid))
+        row["dice"], row["dice_grid"] = _plain(mean_of_known(result.dice)), _plain(mean_of_known(result.dice_grid))
         for column, field in fields.items():
             row |= {f"{column}_{n}": _plain(v) for n, v in zip(names, getattr(result, field), strict=True)}
         for b, (voxels, confidence, correct) in enumerate(result.calibration.tolist()):
@@ -189,11 +195,6 @@ def _distances(
         hausdorff[c - 1] = max(float(torch.quantile(d, 0.95)) for d in distances)
         surface[c - 1] = float(torch.cat(list(distances)).mean())
     return hausdorff, surface
-
-
-def _nanmean(values: Sequence[float]) -> float:
-    known = [v for v in values if not math.isnan(v)]
-    return sum(known) / len(known) if known else math.nan
 
 
 def _plain(value: float) -> float | None:

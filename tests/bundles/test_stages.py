@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -62,6 +63,22 @@ def test_a_converted_committee_measures_the_same_as_the_runs_own(bundle, phantom
     table = rows(tmp_path / "model.pt/cases.csv")
     assert sorted(row["role"] for row in table) == ["test", "test", "validation", "validation"]
     assert all(float(row["dice"]) >= 0 for row in table)
+
+
+def test_the_committee_is_chosen_by_the_dice_that_is_reported_where_labels_lack_a_class(bundle, phantom_mr, tmp_path):
+    """Half of the labels have no posterior part, which the committee of a few steps finds all the same."""
+    task, run_folder = shutil.copytree(phantom_mr, tmp_path / "task"), tmp_path / "run"
+    for file in sorted(task.glob("labelsTr/*.nii.gz"))[::2]:
+        label = nib.load(file)
+        values = np.asarray(label.dataobj)
+        nib.save(nib.Nifti1Image(np.where(values == 2, 0, values), label.affine), file)
+    stage(bundle, "train", task, run_folder, steps_per_round=6, validation_cases=6)
+    keys = {"committee_file": run_folder / "committee.pt", "validation_cases": 6}
+    stage(bundle, "evaluate", task, run_folder, **keys)
+    cases = [row for row in rows(run_folder / "cases.csv") if row["role"] == "validation"]
+    assert any(row["dice_grid_posterior"] == "0.0" for row in cases)  # predicted where there is none
+    reported = json.loads((run_folder / "metrics.json").read_text())["validation"]["dice_grid"]
+    assert json.loads((run_folder / "training.json").read_text())["val_dice"] == pytest.approx(reported, abs=1e-9)
 
 
 def test_acquisition_ranks_the_pool_and_chooses(bundle, phantom_mr, trained, tmp_path):
