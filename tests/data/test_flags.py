@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from svgd_monai.data.check_cache import CaseFacts
+from svgd_monai.data.checks import NAMED_CASES
 from svgd_monai.data.flags import FLAG_COLUMNS, find_copies, find_far, report_flags, signature
 from svgd_monai.files import read_csv
 
@@ -52,8 +53,10 @@ def test_a_copy_is_flagged_with_its_original(images, change):
 
 
 def test_a_pool_of_copies_alone_is_flagged():
-    image = anatomy(0)
-    assert len(flagged({f"case_{number}": image for number in range(4)})) == 4
+    """Though none is closer than its neighbours usually are."""
+    image, generator = anatomy(0), torch.Generator().manual_seed(0)
+    copies = {f"case_{number}": image + 0.02 * torch.randn(image.shape, generator=generator) for number in range(4)}
+    assert len(flagged(copies)) == 4
 
 
 def test_constant_images_are_no_copies_of_one_another(images):
@@ -109,7 +112,9 @@ def test_ordinary_cases_are_near(pool):
         ({"image_max": (60000.0,)}, "intensity"),
         ({"image_max": (1.0,)}, "intensity"),
         ({"spacing": (1.0, 1.0, 8.0)}, "spacing"),
+        ({"image_min": (999.0,)}, "intensity"),
         ({"spacing": (0.1, 1.0, 1.0)}, "spacing"),
+        ({"spacing": (1.0, 8.0, 1.0)}, "spacing"),
     ],
 )
 def test_a_case_of_other_units_is_far(pool, changes, what):
@@ -122,8 +127,18 @@ def test_a_pool_of_two_kinds_of_scanner_is_no_outlier_of_itself(pool):
     assert find_far(pool) == []
 
 
-def test_a_few_cases_have_no_range():
-    assert find_far({"a": facts(), "b": facts(image_max=(1e6,))}) == []
+@pytest.mark.parametrize("constant", [0, 5])
+@pytest.mark.parametrize(("others", "odd"), [(1, []), (9, []), (10, ["odd"])])
+def test_a_range_takes_ten_others_and_constant_images_have_none(others, odd, constant):
+    pool = {f"case_{n}": facts() for n in range(others)} | {"odd": facts(image_max=(60000.0,))}
+    pool |= {f"flat_{n}": facts(image_min=(5.0,), image_max=(5.0,)) for n in range(constant)}
+    assert [flag.case for flag in find_far(pool)] == odd
+
+
+def test_every_channel_has_a_range_of_its_own():
+    pool = {f"case_{n}": facts(image_min=(0.0, 0.0), image_max=(1000.0, 1.0)) for n in range(12)}
+    pool["odd"] = facts(image_min=(0.0, 0.0), image_max=(1000.0, 1000.0))
+    assert [(flag.case, flag.what) for flag in find_far(pool)] == [("odd", "intensity")]
 
 
 def test_the_file_says_who_why_and_whose_copy(pool, images, tmp_path, caplog):
@@ -140,6 +155,14 @@ def test_the_file_says_who_why_and_whose_copy(pool, images, tmp_path, caplog):
     assert "60000" in rows[2]["detail"]
     assert "2 cases look odd" in caplog.text
     assert str(path) in caplog.text
+
+
+def test_the_warning_names_the_first_cases_alone(images, tmp_path, caplog):
+    copies = {f"copy_{number}": images["case_00"] for number in range(NAMED_CASES)}
+    report_flags(tmp_path / "flagged_cases.csv", {c: signature(i) for c, i in (images | copies).items()}, {})
+    *named, dots = caplog.messages[0].rpartition(": ")[2].split(", ")
+    assert named == ["case_00", *list(copies)[:-1]]
+    assert dots == "..."
 
 
 @pytest.mark.real
