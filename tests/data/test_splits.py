@@ -87,7 +87,7 @@ class TestDrawSplit:
 
     def test_held_out_sets_that_leave_nothing_are_named(self):
         sentence = complaint(draw_split, CASES, 0, 1, validation_cases=80, test_cases=30)
-        assert all(part in sentence for part in ("validation_cases 80", "test_cases 30", "0 are left"))
+        assert all(part in sentence for part in ("validation_cases 80", "test_cases 30", "of 100 cases 0 are left"))
 
     @pytest.mark.parametrize("size", [0, -1])
     @pytest.mark.parametrize("key", ["initial_labelled", "validation_cases", "test_cases"])
@@ -175,6 +175,9 @@ class TestReadSplit:
         file = write(tmp_path / "s.json", single(pool=["c", "x", "y", "z"]))
         sentence = complaint(read_split, file, "abcdef", 0)
         assert all(part in sentence for part in (str(file), "'x'", "'pool'", "2 more"))
+        one, two = (write(tmp_path / f"{odd}.json", single(pool=["c", *odd])) for odd in ("x", "xy"))
+        assert "more" not in complaint(read_split, one, "abcdef", 0)
+        assert "nor 1 more" in complaint(read_split, two, "abcdef", 0)
 
     @pytest.mark.parametrize("changes", [{"test": ["a"]}, {"validation": ["f"]}, {"pool": ["c", "c"]}])
     def test_case_used_twice_is_named(self, tmp_path, changes):
@@ -239,7 +242,7 @@ def test_all_is_every_case_outside_the_held_out_sets(tmp_path):
     assert (everything.validation, everything.test) == (ten.validation, ten.test)
     assert everything.initial == tuple(sorted(ten.initial + ten.pool))
     assert everything.pool == ()
-    file = write(tmp_path / "split.json", single())
+    file = write(tmp_path / "split.json", single(initial=["a", "d"], pool=["b", "c"]))
     read = resolve_split("abcdef", file, 0, None)
     assert (read.initial, read.pool) == (("a", "b", "c", "d"), ())
 
