@@ -98,6 +98,14 @@ def test_one_term_is_minus_the_logarithm_of_monais_soft_dice(squared_pred):
     torch.testing.assert_close(ours, -dice.log())
 
 
+@pytest.mark.parametrize("squared_pred", [True, False])
+def test_a_target_of_probabilities_counts_as_in_monais_soft_dice(squared_pred):
+    options = {"squared_pred": squared_pred, "reduction": "none"}
+    probabilities, truth = logits().softmax(1), logits(seed=2).softmax(1)
+    dice = 1 - DiceLoss(smooth_nr=EPS, smooth_dr=EPS, **options)(probabilities, truth)
+    torch.testing.assert_close(LogDiceLoss(**options)(probabilities, truth), -dice.log())
+
+
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_perfect_prediction_costs_nothing(batch):
     truth = one_hot(labels(), 3).double()

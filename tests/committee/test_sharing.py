@@ -33,6 +33,13 @@ def test_a_process_too_many_is_refused_in_all():
             list(shares(2, 2, rank, 5))
 
 
+class NegativeLogLikelihood(nn.NLLLoss):
+    """Of logits and class indices as the other losses take them."""
+
+    def forward(self, logits, target):
+        return super().forward(logits.log_softmax(1), target[:, 0])
+
+
 LOGITS = {"to_onehot_y": True, "softmax": True}
 LOSSES = {
     "log Dice": LogDiceLoss(**LOGITS),
@@ -42,6 +49,8 @@ LOSSES = {
     "Dice over the batch and cross entropy": DiceCELoss(**LOGITS, batch=True),
     "sum of Dice and cross entropy": DiceCELoss(**LOGITS, reduction="sum"),
     "Dice and weighted cross entropy": DiceCELoss(**LOGITS, weight=torch.tensor([1.0, 9.0, 3.0])),
+    "negative log-likelihood": NegativeLogLikelihood(),
+    "weighted negative log-likelihood": NegativeLogLikelihood(torch.tensor([1.0, 9.0, 3.0])),
     "Dice and focal": DiceFocalLoss(**LOGITS),
     "Dice over the batch and focal": DiceFocalLoss(**LOGITS, batch=True),
     "a part of one's own": nn.ModuleList([nn.Identity(), LogDiceLoss(**LOGITS, batch=True)]),
@@ -62,4 +71,4 @@ def test_a_loss_may_be_shared_out_by_items_if_it_is_the_mean_of_theirs(name):
     else:
         with pytest.raises(SettingsError, match=r"^loss: one over the whole batch cannot .* at most 1 processes"):
             check_divisible(loss, 1, 3)
-    assert divisible == (name in {"log Dice", "Dice and cross entropy", "Dice and focal"})
+    assert divisible == (name in {"log Dice", "Dice and cross entropy", "negative log-likelihood", "Dice and focal"})
