@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -192,6 +193,16 @@ def test_a_parameter_that_nothing_initialises_is_refused_but_a_callable_is_taken
     assert not torch.equal(particles.values[0], particles.values[1])
 
 
+def test_arguments_that_do_not_fit_are_a_setting_and_an_error_within_is_the_architectures_own():
+    def wrong_within():
+        return nn.Conv2d(3)
+
+    with pytest.raises(SettingsError, match=r"^architecture: .*'depth'"):
+        Particles(partial(Small, depth=3), 2)
+    with pytest.raises(TypeError, match="Conv2d"):
+        Particles(wrong_within, 2)
+
+
 @pytest.mark.parametrize("count", [0, -1])
 def test_a_committee_of_nobody_is_refused(count):
     assert "num_particles" in refusal(Small(), count)
@@ -254,6 +265,12 @@ def test_the_state_of_plain_networks_can_be_loaded():
     assert target.values.requires_grad
 
 
+def test_a_state_of_nothing_lacks_the_values():
+    assert Particles(Small, 2).load_state_dict({}, strict=False).missing_keys == ["values"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*values"):
+        Particles(Small, 2).load_state_dict({})
+
+
 def test_monais_own_loader_of_checkpoints_takes_the_bundles_weights(tmp_path):
     source = Particles(Small, 2, seed=1)
     torch.save(CommitteeMean([source.network(0), source.network(1)]).state_dict(), tmp_path / "model.pt")
@@ -281,7 +298,8 @@ def test_dropout_acts_in_training_and_not_in_evaluation():
     particles = Particles(Small(dropout=0.5), 2)
     particles.train()
     assert not torch.equal(particles(image()), particles(image()))
-    particles.eval()
+    assert particles.eval() is particles
+    assert not particles.training
     assert torch.equal(particles(image()), particles(image()))
     assert not particles.network(0).training
     assert not copy.deepcopy(particles).network(0).training
