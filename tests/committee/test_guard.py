@@ -190,10 +190,12 @@ def test_particles_that_have_become_one_stop_with_advice():
         trainer.run()
 
 
-def test_one_particle_is_no_collapse():
+def test_one_particle_is_neither_a_collapse_nor_far_from_others(caplog):
     trainer = make(members=1)
     trainer.run()
     assert trainer.state.iteration == 6
+    assert trainer.state.balance.isolated.item() == 0
+    assert caplog.text == ""
 
 
 def test_a_kernel_that_underflows_is_reported_once_an_epoch(caplog):
