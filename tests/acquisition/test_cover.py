@@ -1,6 +1,7 @@
 import itertools
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,6 +107,11 @@ def test_what_the_labelled_cover_is_covered(pool):
     # l covers 0.6, 0.9, 0.2. a adds 0.4, b 0.2 + 0.1 + 0.3, c 0.8; then a adds 0.4 and b 0.3
     view = view_of(TABLE, (3,), cases=["a", "b", "c", "l"], pool=pool)
     assert chosen(view, 3)[1] == ["c", "a", "b"]
+
+
+def test_labelled_cases_that_the_pool_marks_need_not_be_listed():
+    view = view_of(TABLE, (3,), cases=["a", "b", "c", "l"])
+    assert chosen(replace(view, labelled_cases=()), 3)[1] == ["c", "a", "b"]
 
 
 def test_greedy_cover_orders_all_columns_and_ties_by_the_first():
