@@ -2,10 +2,11 @@
 
 import math
 
+import nibabel as nib
 import numpy as np
 import pytest
 
-from svgd_monai.rounds.people.cost import agreement, correction, surface_of
+from svgd_monai.rounds.people.cost import agreement, correction, read_classes, surface_of
 
 CLASSES = {0: "background", 1: "organ", 2: "tumour"}
 
@@ -32,6 +33,12 @@ def test_a_surface_is_what_has_a_face_outside():
     mask = np.random.default_rng(0).random((7, 8, 9)) > 0.2
     assert (surface_of(mask) == neighbours_by_hand(mask)).all()
     assert surface_of(np.ones((4, 4, 4), bool)).sum() == 4**3 - 2**3, "the volume's own edge is a surface"
+
+
+def test_classes_that_were_stored_as_fractions_are_rounded(tmp_path):
+    values = np.array([0.9999999, 1.9999998, 0.0, 2.0000002], dtype=np.float32).reshape(1, 2, 2)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "label.nii.gz")
+    assert read_classes(tmp_path / "label.nii.gz").flatten().tolist() == [1, 2, 0, 2]
 
 
 def test_an_unchanged_label_cost_nothing():

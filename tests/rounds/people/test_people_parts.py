@@ -1,5 +1,7 @@
 """The parts of a run in which people label, each by itself."""
 
+import hashlib
+
 import pytest
 
 from svgd_monai.errors import RunFolderError
@@ -57,6 +59,17 @@ class TestHandedFiles:
         assert [(each.case, each.slot, each.shown) for each in files] == [("case_3", "ann", "labels/ann/case_3.nii.gz")]
         assert "nobody of that name is an annotator" in complaints[0].sentence
 
+    def test_a_folder_within_an_annotators_is_nobodys(self, tmp_path):
+        (tmp_path / "ann" / "ann").mkdir(parents=True)
+        files, complaints = handed_files(tmp_path, CASES, ["ann"], prefix="labels/")
+        assert files == []
+        assert [each.file for each in complaints] == ["labels/ann/ann"]
+
+    def test_a_name_that_begins_with_a_case_is_asked_about(self, tmp_path):
+        (tmp_path / "case_10_seg.nii.gz").write_bytes(b"")
+        _, (complaint,) = handed_files(tmp_path, ["case_1", "case_10", "case_2"], prefix="labels/")
+        assert complaint.sentence.endswith("of the name case_10_seg; did you mean case_10.nii.gz?")
+
     def test_a_label_of_a_held_out_case_is_refused(self, tmp_path):
         (tmp_path / "test_1.nii.gz").write_bytes(b"")
         assert "held-out set" in handed_files(tmp_path, CASES, (), ["test_1"])[1][0].sentence
@@ -82,6 +95,10 @@ class TestTable:
     def test_a_spreadsheet_may_use_semicolons_a_byte_order_mark_and_decimal_commas(self, tmp_path):
         text = self.HEADER.replace(",", ";") + "1;case_1;ann;x;7,5\r\n"
         assert self.table(tmp_path, text, "utf-8-sig").minutes == {"case_1": 7.5}
+
+    def test_a_case_of_two_annotators_has_the_minutes_of_each(self, tmp_path):
+        found = self.table(tmp_path, self.HEADER.replace(",", "\t") + "1\tcase_1\tann\tx\t5\n1\tcase_1\tbob\ty\t0\n")
+        assert (found.annotators, found.minutes) == ({}, {"ann/case_1": 5.0, "bob/case_1": 0.0})
 
     @pytest.mark.parametrize("minutes", ["ten", "-3", "nan", "inf"])
     def test_minutes_that_are_none_are_complained_of_and_nothing_else_is_lost(self, minutes, tmp_path):
@@ -114,6 +131,10 @@ class TestSelection:
         counts = [sum(names == (who,) for names in asked.values()) for who in ("ann", "bob", "cleo")]
         assert sorted(counts) == [3, 3, 4]
 
+    def test_who_begins_changes_from_list_to_list(self):
+        first = [assign(["case_1"], ["ann", "bob", "cleo"], 0, number, {})["case_1"] for number in range(4)]
+        assert first == [("ann",), ("bob",), ("cleo",), ("ann",)]
+
     def test_a_case_that_was_asked_of_somebody_stays_there(self):
         assert assign(["case_1"], ["ann", "bob"], 0, 1, {"case_1": ["ann"]}) == {"case_1": ("ann",)}
         assert assign(["case_1"], ["bob"], 0, 1, {"case_1": ["ann"]}) == {"case_1": ("bob",)}
@@ -123,13 +144,23 @@ class TestSelection:
         assert sum(len(names) == 2 for names in asked.values()) == 3
         assert all(len(set(names)) == len(names) for names in asked.values())
         assert assign(CASES, [], 3, 0, {}) == dict.fromkeys(CASES, ())
+        assert assign(CASES, ["ann"], 3, 0, {}) == dict.fromkeys(CASES, ("ann",))
 
     def test_validation_grows_with_the_labels_and_never_loses_a_case(self):
-        kept = []
-        for count in range(1, len(CASES) + 1):
-            before, kept = kept, choose_validation(CASES[:count], kept, None, 5)
+        cases, kept = [f"case_{n}" for n in range(300)], []
+        for count in range(1, len(cases) + 1):
+            before, kept = kept, choose_validation(cases[:count], kept, None, 5)
             assert before == kept[: len(before)]
-            assert len(kept) == (0 if count < 5 else max(count // 5, 1))
+            assert len(kept) == len(set(kept)) == (0 if count < 5 else min(count // 5, 50))
+
+    def test_what_two_people_label_and_what_validates_goes_by_ids_and_not_by_rank(self):
+        def doubled(cases, number):
+            return {case for case, names in assign(cases, ["ann", "bob"], 3, number, {}).items() if len(names) == 2}
+
+        assert doubled(CASES, 0) == doubled(CASES[::-1], 0)
+        assert any(doubled(CASES, number) != doubled(CASES, 0) for number in range(1, 4))
+        by_hash = sorted(CASES, key=lambda case: hashlib.sha256(f"validation/{case}".encode()).digest())
+        assert choose_validation(CASES, [], 3, 2) == choose_validation(CASES[::-1], [], 3, 2) == by_hash[:3]
 
     def test_validation_leaves_a_case_to_train_on_and_bars_what_it_must(self):
         assert len(choose_validation(CASES[:3], [], 8, 2)) == 2
@@ -151,6 +182,26 @@ class TestLedger:
         found = PeopleLedger.from_dict(ledger.as_dict())
         assert found.as_dict() == ledger.as_dict()
         assert found.worklists == ledger.worklists
+        assert found.minutes == ledger.minutes
+
+    def test_a_round_counts_what_is_new_in_it(self):
+        ledger = self.ledger()
+        ledger.labels = {"case_1": [label(presegmentation_dice=0.5)], "case_2": [label()],
+                         "case_4": [label(presegmentation_dice=0.9)]}  # fmt: skip
+        ledger.training = [["case_1"], ["case_1", "case_1", "case_4"]]
+        ledger.validation, ledger.queries = [["case_2"], ["case_2"]], [["case_1"]]
+        assert [ledger.unique_labels(number) for number in (0, 1)] == [2, 3]
+        assert [ledger.agreement_with_presegmentation(number) for number in (0, 1)] == [[0.5], [0.9]]
+        content = ledger.as_dict()
+        assert [each["new_labels"] for each in content["rounds"]] == [["case_1", "case_2"], ["case_4"]]
+        first = {case: content["cases"][case]["labelled_in_round"] for case in CASES[1:5]}
+        assert first == {"case_1": 0, "case_2": 0, "case_3": None, "case_4": 1}
+
+    def test_the_newest_worklist_says_who_is_asked(self):
+        ledger = self.ledger()
+        ledger.worklists.append([Entry("case_2", ("ann", "bob"))])
+        assert ledger.entry("case_2").annotators == ("ann", "bob")
+        assert ledger.label("case_2").slot == "ann"
 
     @pytest.mark.parametrize("content", [{}, {"cases": 3}, {"rounds": []}, []])
     def test_what_is_no_such_ledger_is_refused(self, content):
@@ -213,9 +264,22 @@ class TestAdvice:
         assert "On the 16 unlabelled cases" in text
         assert "0.700, 0.650 the round before" in text
 
+    def test_a_gain_of_just_as_much_as_was_asked_for_goes_on(self):
+        curve = self.rounds([0.0, 0.25, 0.25, 0.25, 1.0])  # 0.75 by 6 labels
+        assert "Advice: go on, for over the last 3 rounds a label gained 0.12500, not less" in advise(
+            curve, POOL, [first(4)] * 5, [], 0.125
+        )
+
+    def test_a_first_prediction_has_none_before_it(self):
+        pool = [PoolState(9, None), PoolState(7, 0.6)]
+        text = advise(self.rounds([0.5, 0.6]), pool, [first(4)] * 2, [], 0.01)
+        assert "to a Dice of 0.600: what to expect" in text
+
     def test_without_a_test_set_validation_counts_and_then_the_prediction(self):
         measured = self.rounds([None] * 5, val=0.6)
-        assert "the validation Dice went" in advise(measured, POOL, [first(4)] * 5, [], 0.001)
+        text = advise(measured, POOL, [first(4)] * 5, [], 0.001)
+        assert "the validation Dice went" in text
+        assert "The validation Dice is" not in text, "once is enough"
         text = advise(self.rounds([None] * 5), POOL, [first(0)] * 5, [], 0.001)
         assert "the Dice predicted for the pool went from 0.5500 to 0.7000, +0.02500 per label" in text
 
