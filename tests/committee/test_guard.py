@@ -207,6 +207,18 @@ def test_a_kernel_that_underflows_is_reported_once_an_epoch(caplog):
     assert caplog.text.count("the kernel between them is 0") == 2
 
 
+def test_an_epoch_that_goes_on_does_not_report_it_again(caplog):
+    first, second = make(5, steps=1), make(5, steps=1)
+    for trainer in (first, second):
+        with torch.no_grad():
+            trainer.network.values[3] += 1e3
+    first.run()
+    second.guard.go_on(first.guard.noted())
+    second.run()
+    assert second.state.balance.isolated.item() == 1
+    assert caplog.text.count("the kernel between them is 0") == 1
+
+
 @pytest.mark.parametrize("bad", [1, 2, 3])
 def test_flags_that_are_read_late_are_read_before_the_next_step_and_before_the_epoch_ends(late_flags, bad):
     trainer, seen = spoil(make(steps=3, epochs=2), 1, [bad]), {}
