@@ -110,13 +110,13 @@ def test_pairwise_equals_the_loop_and_is_symmetric():
     torch.testing.assert_close(pairwise_mutual_information(b, a, 16), result.T, atol=1e-12, rtol=0)
 
 
-def test_pairwise_does_not_depend_on_the_chunks(monkeypatch):
+@pytest.mark.parametrize("bins", [8, 15, 181])  # the places of all columns take a larger type than one column
+def test_pairwise_does_not_depend_on_the_chunks(bins, monkeypatch):
     a = images(7, seed=4)
-    whole = pairwise_mutual_information(a, a, 8)
-    monkeypatch.setitem(information._CHUNK, "cpu", 500)  # two columns at a time
-    assert torch.equal(pairwise_mutual_information(a, a, 8), whole)
-    monkeypatch.setitem(information._CHUNK, "cpu", 1)  # one
-    assert torch.equal(pairwise_mutual_information(a, a, 8), whole)
+    whole = pairwise_mutual_information(a, a, bins)
+    for chunk in (1 << 20, 500, 1):  # all columns at a time, two or one, one
+        monkeypatch.setitem(information._CHUNK, "cpu", chunk)
+        assert torch.equal(pairwise_mutual_information(a, a, bins), whole)
 
 
 @pytest.mark.parametrize("bins", [2, 64, 300])
