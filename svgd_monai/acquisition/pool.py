@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from svgd_monai.acquisition.content import CONTENT_NAMES, on_grid
-from svgd_monai.acquisition.information import aggregate_information
+from svgd_monai.acquisition.information import aggregate_information, is_constant
 from svgd_monai.acquisition.information_store import InformationStore
 from svgd_monai.errors import SettingsError
 
@@ -137,11 +137,14 @@ class PoolInformation:
             raise SettingsError(
                 f"in_channels: {len(self._suffixes)}, but an image of the pool has {len(image)} channels."
             )
+        one = image[channel : channel + 1]
         if self.grid is None:
             self._check_shape(image)
-        else:
-            image = on_grid(image, self.grid, self.content)  # whole: the channels have one frame
-        return image[channel : channel + 1]
+            return one
+        if is_constant(one, self.store.bins):
+            # Resampled, or in a frame about them, its few stray voxels would be more than a few.
+            return one.new_full((1, *self.grid), float(one.median()))
+        return on_grid(image, self.grid, self.content)[channel : channel + 1]  # whole: the channels have one frame
 
     def _check_shape(self, image: Tensor) -> None:
         first = getattr(self, "_shape", image.shape)

@@ -239,6 +239,16 @@ def information(images, folder):
     return PoolInformation(images, folder / "pairs.npz", grid=None, bins=16)
 
 
+@pytest.mark.parametrize("content", ["volume", "foreground"])
+def test_an_image_of_one_value_but_for_a_few_voxels_has_no_information(images, tmp_path, content):
+    """Whose frame would hold little beside these voxels."""
+    places = torch.stack(torch.meshgrid(*[torch.arange(24.0)] * 3, indexing="ij"))
+    images.images[-1] = torch.where((places - 10).square().sum(0) < 5, 0.4, 1.0)[None]
+    found = PoolInformation(images, tmp_path / "pairs.npz", (12, 12, 12), content=content)(names(16), names(2))
+    assert found[-1].isnan()
+    assert found[:-1].isfinite().all()
+
+
 def test_a_pool_gives_pairs_in_nats_through_its_store(images, tmp_path):
     pool = information(images, tmp_path)
     rows, columns = names(16)[:6], names(16)[4:8]
