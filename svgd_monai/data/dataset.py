@@ -33,12 +33,17 @@ logger = logging.getLogger(__name__)
 MEMORY_BYTES = 4 << 30
 
 
+class Draw(int):
+    """An index into :class:`VolumeDataset` whose number of draw seeds the random transforms."""
+
+
 class VolumeDataset(PersistentDataset):
     """MONAI's disk cache, keyed by the files' content; random transforms are seeded by the draw, not by the process.
 
-    Item ``i`` of the data is ``dataset[i]``; ``dataset[d * len(dataset) + i]`` is the same item at draw ``d``, with the
-    random transforms seeded by ``(seed, d)``. So a batch depends on nothing but its step, whatever the number of
-    workers and whenever a killed training continues.
+    Item ``i`` of the data is ``dataset[i]``, its random transforms as MONAI's loader seeds them.
+    ``dataset[Draw(d * len(dataset) + i)]`` is the same item at draw ``d``, with the random transforms seeded by
+    ``(seed, d)``: with :class:`StepSampler` a batch depends on nothing but its step, whatever the number of workers and
+    whenever a killed training continues.
 
     Args:
         data: items with ``image``, ``label`` and, as ``fingerprint``, a hash of their files' content; without one,
@@ -88,7 +93,7 @@ class VolumeDataset(PersistentDataset):
 
     def _transform(self, index: int) -> Any:
         draw, item = divmod(index, len(self.data))
-        if isinstance(self.transform, Compose):
+        if isinstance(index, Draw) and isinstance(self.transform, Compose):
             # 32 bits are what numpy's legacy RandomState, on which MONAI's transforms rest, takes.
             self.transform.set_random_state(seed=derive_seed(self.seed, draw) % (1 << 32))
         volume = self._preprocessed(item)
@@ -158,11 +163,12 @@ class StepSampler(Sampler[list[int]]):
         return self.steps - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
+        """Batches of :class:`Draw`."""
         streams = [self._draws(stream) for stream in range(self.streams)]
         for _ in range(self.start, self.steps):
             yield [next(stream) for stream in streams for _ in range(self.batch_size)]
 
-    def _draws(self, stream: int) -> Iterator[int]:
+    def _draws(self, stream: int) -> Iterator[Draw]:
         """Indices of a stream's draws; no two streams share a draw, whose number seeds the random transforms."""
         seed = self.seed if stream == 0 else derive_seed(self.seed, "stream", stream)
         number, order = -1, np.empty(0, dtype=np.int64)
@@ -170,7 +176,7 @@ class StepSampler(Sampler[list[int]]):
             if draw // self.size != number:
                 number = draw // self.size
                 order = np.random.default_rng(derive_seed(seed, "shuffle", number)).permutation(self.size)
-            yield (draw * self.streams + stream) * self.size + int(order[draw % self.size])
+            yield Draw((draw * self.streams + stream) * self.size + int(order[draw % self.size]))
 
 
 def epoch_length(steps: int, validations: int) -> int:

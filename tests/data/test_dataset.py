@@ -14,7 +14,7 @@ import torch
 from monai.data import DataLoader
 from monai.transforms import Compose, Lambdad, MapTransform, RandGaussianNoised, RandSpatialCropd, ScaleIntensityd
 
-from svgd_monai.data import StepSampler, VolumeDataset, epoch_length, epochs, preprocessing, transform_key
+from svgd_monai.data import Draw, StepSampler, VolumeDataset, epoch_length, epochs, preprocessing, transform_key
 from svgd_monai.data import dataset as module
 from svgd_monai.errors import SettingsError
 
@@ -185,7 +185,8 @@ def test_a_volume_that_is_read_once_is_not_kept_in_memory(tmp_path):
 
 
 def images(dataset, indices):
-    return {index: dataset[index]["image"].clone() for index in indices}
+    """The draws of these numbers, as StepSampler asks for them."""
+    return {index: dataset[Draw(index)]["image"].clone() for index in indices}
 
 
 def equal(one, other):
@@ -207,7 +208,7 @@ def test_equal_files_give_equal_items_at_a_draw(tmp_path):
     twins = [data[0], data[0] | {"case": "twin", "fingerprint": "twin"}]
     dataset = VolumeDataset(twins, random_transforms(), None)
     for draw in range(10):
-        assert torch.equal(dataset[2 * draw]["image"], dataset[2 * draw + 1]["image"])
+        assert torch.equal(*images(dataset, [2 * draw, 2 * draw + 1]).values())
 
 
 def test_the_draws_of_an_item_differ(tmp_path):
@@ -245,6 +246,13 @@ def test_batches_are_the_same_for_any_number_of_workers_and_after_a_restart(tmp_
         assert torch.equal(one[1], other[1])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sampler_of_the_users_own_gives_other_draws_in_every_epoch(tmp_path, workers):
+    loader = DataLoader(VolumeDataset(items(tmp_path), random_transforms(), None), num_workers=workers)
+    first, *others = [torch.cat([batch["image"] for batch in loader]) for _ in range(4)]
+    assert not any(torch.equal(first, other) for other in others)
+
+
 USERS = """
 from monai.transforms import MapTransform
 
@@ -271,6 +279,19 @@ def test_a_transform_of_the_users_whose_code_has_changed_is_another_one(tmp_path
     assert keys[0][0] != keys[1][0]
     assert keys[0][1] != keys[1][1], "the function that a transform of MONAI's calls"
     assert transform_key([ScaleIntensityd("image")]) != transform_key([ScaleIntensityd("image", maxv=2.0)])
+
+
+def test_a_class_that_inherits_from_one_whose_code_has_changed_is_another_one(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "users_heir.py").write_text("import users_base\n\nclass Half(users_base.Divide):\n    pass\n")
+    keys = []
+    for divisor in (100, 1000):
+        (tmp_path / "users_base.py").write_text(USERS + f"DIVISOR = {divisor}")
+        for name in ("users_base", "users_heir"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        keys.append(transform_key([importlib.import_module("users_heir").Half("image")]))
+    assert keys[0] != keys[1]
 
 
 def test_a_transform_with_a_nameless_function_is_refused(tmp_path):
