@@ -69,6 +69,9 @@ class Stages:
         imports: import statements that overlay files gave, added to each stage's own.
         tracking: settings of an experiment tracking, see :func:`svgd_monai.workflow.track`; empty: none.
         folder: of the bundle's own files, ``train.yaml`` and its like.
+
+    Raises:
+        SettingsError: a file that changes a stage sets what the loop sets.
     """
 
     def __init__(
@@ -84,6 +87,18 @@ class Stages:
         self.imports = list(imports)
         self.files = {name: [Path(path) for path in ensure_tuple(paths)] for name, paths in files.items()}
         self.overrides = dict(overrides)
+        for stage, paths in self.files.items():
+            self._check_reach(stage, paths[1:])
+
+    def _check_reach(self, stage: str, further: Sequence[Path]) -> None:
+        """A file that changes a stage is no place for what the loop sets in it: the loop's value would stand."""
+        for path in further:
+            keys = {str(key).lstrip("+~").partition("#")[0] for key in ConfigParser.load_config_file(str(path))}
+            if lost := sorted(keys & self.overrides.keys()):
+                raise SettingsError(
+                    f"stages#{stage}: {path} sets {', '.join(lost)}, which the loop sets in all its stages; set it on "
+                    "the loop, on the command line or in an overlay."
+                )
 
     def parser(self, stage: str, **keys: Any) -> ConfigParser:
         """The configuration of a stage with the loop's settings and ``keys``, parsed but not evaluated."""

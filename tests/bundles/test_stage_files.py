@@ -120,6 +120,17 @@ class TestMistakes:
         assert why in result.last_line
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize("key", ["learning_rate: 0.5", "loss#softmax: false"])
+    def test_what_the_loop_sets_in_all_stages_is_refused_in_the_file_of_one(self, bundle, at_desk, key, tmp_path):
+        for name, content in (("mine.yaml", key), ("overlay.yaml", "loss: {_target_: svgd_monai.LogDiceLoss}")):
+            (tmp_path / name).write_text(content)
+        files = {"stages#train": ["train.yaml", str(tmp_path / "mine.yaml")]}
+        result = loop(bundle, tmp_path / "out", tmp_path / "overlay.yaml", **files)
+        assert result.exit_code == 1
+        name = key.partition("#")[0].partition(":")[0]
+        assert result.last_line.startswith(f"stages#train: {tmp_path / 'mine.yaml'} sets {name}, which the loop sets")
+        assert not (tmp_path / "out").exists()
+
     def test_a_missing_file_is_named(self, bundle, at_desk, tmp_path):
         result = loop(bundle, tmp_path / "out", **{"stages#train": ["train.yaml", "nowhere.yaml"]})
         assert result.exit_code == 1
