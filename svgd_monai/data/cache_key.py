@@ -51,12 +51,13 @@ def transform_key(transforms: Sequence[Any]) -> bytes:
 
 
 class _Modules(pickle.Unpickler):
-    """Finds the modules of the classes and functions in what was just pickled."""
+    """Finds the modules of the classes, of those that they inherit from, and of the functions in what was pickled."""
 
     def __init__(self, content: io.BytesIO) -> None:
         super().__init__(content)
         self.found: set[str] = set()
 
     def find_class(self, module: str, name: str) -> Any:
-        self.found.add(module)
-        return super().find_class(module, name)
+        found = super().find_class(module, name)
+        self.found |= {module, *(base.__module__ for base in getattr(found, "__mro__", ()))}
+        return found
