@@ -62,9 +62,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Reach:
-    """Labels that a method takes to reach a share of the full-data Dice.
+    """Labels that a method takes to reach a share of the full-data Dice, both at the seeds that both have.
+
+    Where they have none in common, each is at all seeds of its own.
 
     Attributes:
+        seeds: n, the method's.
         target: the Dice to reach.
         labels: unique labels, infinite where never reached.
         low: lower end of the bootstrap interval.
@@ -74,6 +77,7 @@ class Reach:
         pool: cases of the initial set and the pool; likewise.
     """
 
+    seeds: int
     target: float
     labels: float
     low: float
@@ -132,10 +136,12 @@ def analyse(study: Study) -> Analysis:
     analysis.full_dice = np.asarray([run.final_dice for run in study.full_data])
     if study.full_data:
         for name, runs in methods.items():
-            grid, dice = on_grid(curves[name])
+            ours, full = _at_same_seeds(runs, study.full_data)
+            grid, dice = on_grid([run.curve for run in ours])
+            full_dice = np.asarray([run.final_dice for run in full])
             for share in SHARES:
                 if grid.size:
-                    analysis.reach[name, share] = _reach(grid, dice, analysis.full_dice, share, runs)
+                    analysis.reach[name, share] = _reach(grid, dice, full_dice, share, ours)
     return analysis
 
 
@@ -192,9 +198,17 @@ def _compare(a: str, runs_a: Sequence[Run], b: str, runs_b: Sequence[Run]) -> Pa
     return Pair(a, b, seeds, span, areas_a - areas_b, paired_test(areas_a, areas_b), math.nan, wins_b, wins_a)
 
 
+def _at_same_seeds(runs: Sequence[Run], others: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run]]:
+    """Both without the seeds that the other lacks, for some seeds are easy; all of both where they share none."""
+    seeds = {run.seed for run in runs} & {run.seed for run in others}
+    if not seeds:
+        return runs, others
+    return [run for run in runs if run.seed in seeds], [run for run in others if run.seed in seeds]
+
+
 def _reach(grid: np.ndarray, dice: np.ndarray, full: np.ndarray, share: float, runs: Sequence[Run]) -> Reach:
     target = share * float(full.mean())
     labels = float(labels_to_reach(grid, dice.mean(0), target))
     low, high = reach_interval(grid, dice, full, share)
     sizes = same_size(runs, "validation"), same_size(runs, "initial", "pool")
-    return Reach(target, labels, low, high, bool(labels == grid[-1]), *sizes)
+    return Reach(len(runs), target, labels, low, high, bool(labels == grid[-1]), *sizes)

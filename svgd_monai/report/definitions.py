@@ -19,7 +19,8 @@ DEFINITIONS = (
     "methods were measured, the share at which one is better than the other by a paired t test at 5 %, uncorrected.",
     "Full-data runs are those whose setting method is full, or whose first round leaves no case unlabelled. Labels to "
     "reach a share of their mean final test Dice: of the counts at which one of a method's seeds was measured, the "
-    "least from which on the seed-mean curve stays at or above it. Intervals: percentile bootstrap over seeds, 10,000 "
+    "least from which on the seed-mean curve stays at or above it, both at the seeds that both have (where they have "
+    "none in common, at all of each). Intervals: percentile bootstrap over seeds, 10,000 "
     "draws. With few seeds they are too narrow (3 seeds give 10 different draws): a guide, not a test.",
     "ECE: mean over voxels of the gap between confidence and accuracy in ten bins of the predicted class's probability "
     "(Naeini et al. 2015), on the working grid, the voxels of all test cases together; background is most of them. "

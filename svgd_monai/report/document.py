@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 from svgd_monai.report import pair_tables, tables
-from svgd_monai.report.analysis import mean, reference_method
+from svgd_monai.report.analysis import Analysis, reference_method
 from svgd_monai.report.cells import mean_sd, ordered, pair_row, pivot, power_row, queried_cell, reach_cell
 from svgd_monai.report.definitions import DEFINITIONS
 from svgd_monai.report.evidence import Evidence
@@ -113,22 +113,28 @@ def _reach(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     if not analysis.reach:
         return
     shares = sorted({share for _, share in analysis.reach})
-    targets = ", ".join(f"{percent(s)}: {number(s * mean(analysis.full_dice))}" for s in shares)
+    targets = ", ".join(f"{percent(share)}: {_target(analysis, share)}" for share in shares)
     captions = {
         False: "Labels, the validation cases not counted, from which on the seed-mean curve stays at or above a share "
-        f"of the full-data Dice (mean of n = {len(analysis.full_dice)} runs; {targets}), with 95 % bootstrap intervals "
-        "over n seeds. –: never; ∞: some draws never; †: at the curve's last count only, so nothing shows that it "
-        "stays. File: labels_to_reach.csv.",
+        f"of the full-data Dice ({targets}), with 95 % bootstrap intervals. Both means are over the n seeds that the "
+        "method and the full data have in common, or over all where they have none. –: never; ∞: some draws never; "
+        "†: at the curve's last count only, so nothing shows that it stays. File: labels_to_reach.csv.",
         True: "The same with the validation cases counted, whose labels choose the checkpoint. "
         "File: labels_to_reach.csv.",
     }
     for validation, caption in captions.items():
-        rows = [
-            [name, str(len(evidence.study.methods[name]))]
-            + [reach_cell(analysis.reach.get((name, share)), validation) for share in shares]
-            for name in analysis.by_area
-        ]
+        rows = []
+        for name in analysis.by_area:
+            reach = [analysis.reach.get((name, share)) for share in shares]
+            n = "–" if reach[0] is None else str(reach[0].seeds)
+            rows.append([name, n, *(reach_cell(each, validation) for each in reach)])
         yield Table(caption, ["method", "n", *(percent(share) for share in shares)], rows)
+
+
+def _target(analysis: Analysis, share: float) -> str:
+    """The Dice to reach, from the least to the greatest where the methods share other seeds with the full data."""
+    targets = sorted(reach.target for (_, s), reach in analysis.reach.items() if s == share)
+    return " to ".join(dict.fromkeys(number(target) for target in (targets[0], targets[-1])))
 
 
 def _quality(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:

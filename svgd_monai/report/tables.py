@@ -46,7 +46,7 @@ def reach(evidence: Evidence) -> list[Row]:
         ends = {"labels": r.labels, "low": r.low, "high": r.high}
         extra = math.nan if r.validation is None else r.validation
         rows.append(
-            {"method": name, "seeds": len(evidence.study.methods[name]), "share": share, "target_dice": r.target,
+            {"method": name, "seeds": r.seeds, "share": share, "target_dice": r.target,
              **{key: whole(value) for key, value in ends.items()},
              **{f"{key}_with_validation": whole(value + extra) for key, value in ends.items()},
              "share_of_pool": r.labels / r.pool if r.pool else None, "only_at_the_last_count": r.at_the_end}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import stats
-from studies import METHODS, POOL, SPLIT, report, rows, simulate_study, text, write_facts, write_round, write_run
+from studies import ALL, METHODS, POOL, SPLIT, report, rows, simulate_study, text, write_facts, write_round, write_run
 
 from svgd_monai.files import write_text
 from svgd_monai.report.__main__ import main
@@ -89,6 +89,35 @@ def test_labels_are_counted_with_and_without_the_validation_cases(small):
             with_validation = row[f"{key}_with_validation"]
             assert with_validation == (str(int(row[key]) + len(SPLIT["validation"])) if row[key] else "")
     assert "by svgd/entropy_mi: 11 of 45 (24 %) beside 10 for validation, at the curve's last count only" in content
+
+
+def test_seeds_without_a_full_data_run_do_not_change_the_labels_to_reach(small):
+    def reached():
+        return report(small).split("## Labels to reach")[1].split("##")[0], rows(small, "labels_to_reach.csv")
+
+    before = reached()
+    for seed in (3, 4):
+        write_run(small / f"ours_{seed}", [0.80, 0.85, 0.90], seed=seed, acquisition="entropy_mi")
+    assert reached() == before
+    assert {row["seeds"] for row in before[1]} == {"3"}
+
+
+def test_a_target_is_the_full_datas_at_the_seeds_of_the_method(small):
+    shutil.rmtree(small / "ours_2")
+    write_run(small / "full_2", [0.83], [ALL], seed=2, method="full")
+    assert "(90 %: 0.7200 to 0.7290, " in report(small)
+    table = {
+        (r["method"], r["share"]): (r["seeds"], float(r["target_dice"])) for r in rows(small, "labels_to_reach.csv")
+    }
+    assert table["svgd/entropy_mi", "1.0"] == ("2", pytest.approx(0.80))
+    assert table["svgd/random", "1.0"] == ("3", pytest.approx(0.81))
+
+
+def test_methods_that_share_no_seed_with_the_full_data_are_compared_over_all_seeds(small):
+    before = report(small), rows(small, "labels_to_reach.csv")
+    for seed in range(3):
+        write_run(small / f"full_{seed}", [0.80], [ALL], seed=10 + seed, method="full")
+    assert (report(small), rows(small, "labels_to_reach.csv")) == before
 
 
 def test_without_a_full_data_run_the_labels_are_blank(small):
