@@ -102,7 +102,7 @@ def _differences(evidence: Evidence, pictures: Pictures) -> Iterator[Block | Non
             f"What runs beside those of {reference} can find: standard deviation σ over n seeds of the differences in "
             f"area, the true difference that a paired t test (two-sided, 5 %, uncorrected) of n seeds finds with a "
             f"chance of {percent(POWER)}, and the seeds that given differences take. With few seeds σ is rough; that "
-            f"of {pair_tables.POOLED} is over all methods. File: power.csv.",
+            f"of {pair_tables.POOLED} is over all methods, at each n that one of them has. File: power.csv.",
             ["method", "n", "σ", f"found with {percent(POWER)}", *(f"seeds for {d:g}" for d in DIFFERENCES)],
             [power_row(row) for row in known],
         )

@@ -66,13 +66,14 @@ def against_reference(evidence: Evidence) -> Iterator[str]:
 def _power(evidence: Evidence) -> Iterator[str]:
     """What the study could have found, from the pooled spread."""
     if evidence.powers:
-        pooled = evidence.powers[-1]
-        difference, needed = DIFFERENCES[1], pooled.needed[1]
+        least, *others = [power for power in evidence.powers if power.method is None]
+        difference, needed = DIFFERENCES[1], least.needed[1]
         seeds = f"more than {MOST_SEEDS}" if needed is None else str(needed)
+        most = [f", with n = {power.seeds} one of {number(power.detectable)}," for power in others[-1:]]
         yield (
-            f"With n = {pooled.seeds} seeds a paired t test finds a true difference of {number(pooled.detectable)} in "
-            f"four of five studies; one of {difference:g} takes {seeds} seeds (at the pooled spread between seeds, "
-            "without correction)."
+            f"With n = {least.seeds} seeds a paired t test finds a true difference of {number(least.detectable)}"
+            f"{''.join(most)} in four of five studies; one of {difference:g} takes {seeds} seeds (at the pooled spread "
+            "between seeds, without correction)."
         )
 
 

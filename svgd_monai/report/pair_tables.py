@@ -52,7 +52,7 @@ def verdict(pair: Pair) -> str:
 
 
 def power(evidence: Evidence) -> list[Row]:
-    """What runs beside the reference can find, and the seeds that differences take; the last row pools all spreads."""
+    """What runs beside the reference can find, and the seeds that differences take; the last rows pool all spreads."""
     return [
         {"method": p.method or POOLED, "reference": reference_method(evidence.study), "seeds": p.seeds,
          "difference_sd": p.spread, "detectable_difference": p.detectable,

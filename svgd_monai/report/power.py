@@ -33,7 +33,7 @@ class Power:
 
     Attributes:
         method: its name; None for the pooled spread of all methods.
-        seeds: n, pairs; for the pooled spread the most that a method has.
+        seeds: n, pairs.
         spread: standard deviation of the differences in area between seeds, n − 1 in its denominator.
         detectable: the least true difference that n seeds find with a chance of :data:`POWER`.
         needed: seeds that each of :data:`DIFFERENCES` takes; None above :data:`MOST_SEEDS`.
@@ -89,6 +89,8 @@ def seeds_needed(difference: float, spread: float) -> int | None:
 def powers(analysis: Analysis) -> list[Power]:
     """Of every method against the reference, largest area first, and behind them of their pooled spread.
 
+    The latter at each n that a method has, the least first: what five seeds would find, those of three cannot.
+
     Empty without a reference, or where no differences vary.
     """
     reference = reference_method(analysis.study)
@@ -101,9 +103,8 @@ def powers(analysis: Analysis) -> list[Power]:
         seeds, spread = len(pair.differences), float(np.std(pair.differences, ddof=1))
         found.append(_power(pair.a, seeds, spread))
         squares, freedom = squares + (seeds - 1) * spread**2, freedom + seeds - 1
-    if found:
-        found.append(_power(None, max(power.seeds for power in found), math.sqrt(squares / freedom)))
-    return found
+    counts = sorted({power.seeds for power in found})
+    return found + [_power(None, seeds, math.sqrt(squares / freedom)) for seeds in counts]
 
 
 def _power(method: str | None, seeds: int, spread: float) -> Power:
