@@ -61,8 +61,13 @@ def read_notes(folder: Path, cases: Collection[str]) -> Notes:
         else:
             sentence = f"{where}: say why {case} is declined, as in `{case}: motion`; without a reason it is not."
             notes.complaints.append(Complaint(f"labels/{DECLINED_FILE}", sentence, case))
-    notes.empty.update(case for case, _, _ in _lines(folder / EMPTY_FILE, cases, notes.complaints))
-    notes.confirmed.update(case for case, _, _ in _lines(folder / CONFIRMED_FILE, cases, notes.complaints))
+    for name, named in ((EMPTY_FILE, notes.empty), (CONFIRMED_FILE, notes.confirmed)):
+        for case, rest, where in _lines(folder / name, cases, notes.complaints):
+            if rest:  # which may be the end of a mistyped name that begins like this one
+                sentence = f"{where}: {rest!r} stands behind the case {case}, so the line counts for none;"
+                notes.complaints.append(Complaint(f"labels/{name}", f"{sentence} write a case a line."))
+            else:
+                named.add(case)
     return notes
 
 

@@ -32,6 +32,17 @@ class TestNotes:
         (tmp_path / "empty.txt").write_text("scan 1 left\nscan 1\r\n")
         assert read_notes(tmp_path, ["scan 1", "scan 1 left"]).empty == {"scan 1 left", "scan 1"}
 
+    @pytest.mark.parametrize("name", ["empty", "confirmed"])
+    def test_a_mistyped_name_does_not_mean_a_case_that_it_begins_like(self, name, tmp_path):
+        (tmp_path / f"{name}.txt").write_text("scan 3\nscan_7 repeat\nscan 2.nii.gz\nscan_7,\n")
+        notes = read_notes(tmp_path, ["scan", "scan 2", "scan_7"])
+        assert getattr(notes, name) == {"scan 2", "scan_7"}
+        assert [each.sentence for each in notes.complaints] == [
+            f"labels/{name}.txt, line {line}: {rest!r} stands behind the case {case}, so the line counts for none; "
+            "write a case a line."
+            for line, rest, case in ((1, "3", "scan"), (2, "repeat", "scan_7"))
+        ]
+
     def test_a_file_that_is_no_text_is_complained_of(self, tmp_path):
         (tmp_path / "confirmed.txt").write_bytes(b"\xff\xfe\x00x")
         (complaint,) = read_notes(tmp_path, CASES).complaints
