@@ -89,7 +89,8 @@ def _lines(path: Path, cases: Collection[str], complaints: list[Complaint]) -> l
         where = f"{shown}, line {number}"
         case = _leading_case(content, cases)
         if case is None:
-            complaints.append(Complaint(shown, f"{where}: there is no case of the name {_first(content)!r}."))
+            name = content.partition(":")[0].strip() if path.name == DECLINED_FILE else content  # which may hold blanks
+            complaints.append(Complaint(shown, f"{where}: there is no case of the name {name!r}."))
         else:
             rest = re.sub(r"^\.nii(\.gz)?", "", content[len(case) :]).strip(_SEPARATORS)
             found.append((case, rest, where))
@@ -107,7 +108,3 @@ def _leading_case(line: str, cases: Collection[str]) -> str | None:
 
 def _known(word: str, cases: Collection[str]) -> str | None:
     return next((name for name in (word, case_id(word)) if name in cases), None)
-
-
-def _first(line: str) -> str:
-    return re.split(r"[\s:,;]", line, maxsplit=1)[0]

@@ -32,6 +32,14 @@ class TestNotes:
         (tmp_path / "empty.txt").write_text("scan 1 left\nscan 1\r\n")
         assert read_notes(tmp_path, ["scan 1", "scan 1 left"]).empty == {"scan 1 left", "scan 1"}
 
+    @pytest.mark.parametrize(
+        ("name", "line"), [("empty", "pat 99"), ("confirmed", "pat 99"), ("declined", "pat 99 : motion")]
+    )
+    def test_a_name_that_is_no_case_is_told_as_a_whole(self, name, line, tmp_path):
+        (tmp_path / f"{name}.txt").write_text(f"{line}\n")
+        (complaint,) = read_notes(tmp_path, ["pat 9"]).complaints
+        assert complaint.sentence == f"labels/{name}.txt, line 1: there is no case of the name 'pat 99'."
+
     @pytest.mark.parametrize("name", ["empty", "confirmed"])
     def test_a_mistyped_name_does_not_mean_a_case_that_it_begins_like(self, name, tmp_path):
         (tmp_path / f"{name}.txt").write_text("scan 3\nscan_7 repeat\nscan 2.nii.gz\nscan_7,\n")
