@@ -57,7 +57,10 @@ def log_end(folder: RunFolder, number: int, rounds: int) -> None:
             number,
             rounds - number,
         )
-    logger.info("The run in %s is complete; ranking.csv says what to label next.", folder.root)
+    nothing_left = disagreement(folder.round(number)) is None  # and ranking.csv is empty
+    logger.info(
+        "The run in %s is complete%s.", folder.root, "" if nothing_left else "; ranking.csv says what to label next"
+    )
 
 
 def _to_go(folder: RunFolder, number: int, rounds: int) -> str:

@@ -140,6 +140,7 @@ def test_an_exhausted_pool_ends_the_run_with_a_sentence(eight_cases, tmp_path):
     )  # fmt: skip
     assert result.code == 0
     assert "pool is exhausted" in result.out
+    assert f"The run in {tmp_path} is complete.\n" in result.out, "an empty ranking says nothing of what to label next"
     assert [row["unique_labels"] for row in curve(tmp_path)] == ["3", "5", "6"]
     assert rows(tmp_path / "ranking.csv") == []
     assert "finished" in run(
