@@ -173,7 +173,11 @@ class AcquisitionHandler:
         write_csv(self.folder / SCORES_FILE, COLUMNS, rows)
         if self.count > 0:
             write_json(self.folder / QUERIES_FILE, queried)
-            logger.info("%d cases scored; to label next: %s", len(cases), ", ".join(queried))
+            new = [case for case in queried if case not in self.labelled]
+            again = [case for case in queried if case in self.labelled]
+            chosen = (("to label next", new), ("drawn again", again))
+            said = [f"; {what}: {', '.join(named)}" for what, named in chosen if named]
+            logger.info("%d cases scored%s", len(cases), "".join(said))
 
     def _gather(self) -> None:
         """Put together what several processes have measured, so that each has all and ranks it alike."""

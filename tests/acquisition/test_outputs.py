@@ -1,6 +1,7 @@
 """What a handler takes from an engine's output: millilitres, and chance that follows from the seed."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -22,13 +23,13 @@ def test_a_voxels_volume_is_that_of_its_affine():
     assert voxel_ml({"image": torch.zeros(1, 2, 2, 2)}) == 1e-3
 
 
-def scored(folder, acquisition="random", **options):
+def scored(folder, acquisition="random", labelled=(), **options):
     """The rows that a handler writes of cases whose predicted foreground is half their voxels."""
     probability = torch.zeros(1, 2, 4, 4, 4)
     probability[:, 1, :2], probability[:, 0, 2:] = 0.9, 0.9
     probability[:, 0, :2], probability[:, 1, 2:] = 0.1, 0.1
     engine = Engine(lambda _, __: {"pred": probability})
-    handler = AcquisitionHandler(folder, acquisition, labelled=[], count=3, **options)
+    handler = AcquisitionHandler(folder, acquisition, labelled, count=3, **options)
     handler.attach(engine)
     affine = torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]))[None]
     engine.run([{"case": [case], "affine": affine, "image": torch.zeros(1, 1, 4, 4, 4)} for case in CASES])
@@ -47,6 +48,21 @@ def test_a_random_query_follows_from_the_seed_alone(tmp_path):
         chosen[name] = scored(tmp_path / name, seed=seed)[1]
     assert chosen["a"] == chosen["b"]
     assert len({tuple(queried) for queried in chosen.values()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("labelled", "said"),
+    [
+        (CASES[1:2], "to label next: case_00, case_02; drawn again: case_01"),
+        ((), "to label next: case_00, case_01, case_02"),
+        (CASES, "drawn again: case_00, case_01, case_02"),
+    ],
+)
+def test_the_log_names_the_new_cases_apart_from_those_drawn_again(labelled, said, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        _, queried = scored(tmp_path, "entropy", labelled)  # of equal scores the first go first
+    assert queried == CASES[:3]
+    assert f"30 cases scored; {said}" in caplog.messages
 
 
 class Images:
