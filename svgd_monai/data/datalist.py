@@ -126,6 +126,8 @@ def read_images(
 def _read_task(dataset_dir: str | os.PathLike[str]) -> tuple[Path, Path, dict[str, Any]]:
     """The folder, its ``dataset.json``, and what that holds."""
     root = Path(dataset_dir).absolute()
+    if is_file(root):
+        raise DataError(f"The data set's folder {root} is a file; give a folder that holds a dataset.json.")
     if not is_folder(root):
         raise DataError(f"The data set's folder {root} does not exist or cannot be entered.")
     file = root / "dataset.json"

@@ -95,6 +95,11 @@ class TestReadDataset:
         assert str(tmp_path) in sentence
         assert "dataset.json" in sentence
 
+    def test_a_file_in_place_of_the_folder_is_said_to_be_one(self, tmp_path):
+        file = write_task(tmp_path) / "dataset.json"
+        wanted = f"The data set's folder {file} is a file; give a folder that holds a dataset.json."
+        assert complaint(read_dataset, file) == wanted
+
     @pytest.mark.parametrize("text", ["{broken", "[1, 2]", "", "\ufeff\x00"])
     def test_file_that_is_not_a_json_object_is_named(self, tmp_path, text):
         (tmp_path / "dataset.json").write_text(text)
