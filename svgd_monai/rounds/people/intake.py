@@ -139,7 +139,7 @@ class Intake:
             volumes = {name: facts.volume_ml[value] for value, name in self.classes.items() if value > 0}
             label = Label(handed.slot, annotator, name, digest, now(), handed.shown, volumes)
             label = self._with_cost(handed.case, label, incoming)
-            incoming.replace(self.root / name)
+            write_bytes(self.root / name, content)  # on the disk before the ledger names it
         except DataError as error:
             sentence = str(error).replace(str(incoming), handed.shown).replace(str(handed.path), handed.shown)
             self._refuse(handed, digest, sentence)

@@ -3,11 +3,13 @@
 import gzip
 import hashlib
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from svgd_monai import files
 from svgd_monai.data.people import find_people_data
 from svgd_monai.rounds.people.intake import Intake
 from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
@@ -72,6 +74,17 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path, phantom_mr):
     return Desk(tmp_path, phantom_mr)
+
+
+def test_the_accepted_copy_is_on_the_disk_before_the_ledger_can_name_it(desk, monkeypatch):
+    """Its name, too: after a power cut the ledger must not name a file that is not there."""
+    durable = []
+    monkeypatch.setattr(files, "_sync_folder", lambda folder: durable.extend(p.name for p in folder.iterdir()))
+    desk.save(CASES[0])
+    assert desk.take() == []
+    (label,) = desk.labels(CASES[0])
+    assert Path(label.file).name in durable
+    assert [path.name for path in (desk.root / "labels_accepted").iterdir()] == [Path(label.file).name]
 
 
 def test_what_a_label_cost_is_counted_against_what_was_handed_out(desk):
