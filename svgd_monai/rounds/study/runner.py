@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import yaml
 
 from svgd_monai.data.check_cache import CHECKS_FILE
 from svgd_monai.errors import RunFolderError
-from svgd_monai.files import write_text
+from svgd_monai.files import TEMPORARY_SUFFIX, remove_temporaries, write_bytes, write_text
 from svgd_monai.report.build import write_report
 from svgd_monai.rounds.first import QUERY_KEYS
 from svgd_monai.rounds.lock import BUSY, is_locked
@@ -31,7 +30,6 @@ from svgd_monai.rounds.study.state import (
     earlier_cells,
     look,
     remaining_seconds,
-    remove_temporaries,
     write_table,
 )
 from svgd_monai.workflow import duration
@@ -96,7 +94,7 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.all_cells += earlier_cells(self.folder, self.all_cells)
         if not any(is_locked(self.folder / cell.place) for cell in self.all_cells):
-            remove_temporaries(self.folder / "cache")
+            remove_temporaries((self.folder / "cache").rglob(f"*{TEMPORARY_SUFFIX}"))
         for cell in self.cells:
             self._look(cell)
             self.states[cell] = DONE if self._is_done(cell) else WAITING
@@ -106,6 +104,8 @@ class Study:
         finally:  # also when this process is told to end: its runs end with it
             self._stop()
             self._write_table()
+            for cell in self.cells:
+                self._share_checks(cell)
         failed = [cell for cell in self.cells if self.states[cell] == FAILED]
         if self.report and any(state == DONE for state in self.states.values()):
             write_report(self.folder)
@@ -201,7 +201,6 @@ class Study:
             self.states[cell] = DONE if code == 0 and self._is_done(cell) else FAILED
             if self.states[cell] == FAILED and _last_line(self._file(cell, ".log")).startswith(BUSY):
                 self.states[cell] = WAITING  # another process was faster, or looked whether there is one
-            self._share_checks(cell)
             changed = True
             logger.info("%s: %s. %s", self.states[cell].capitalize(), cell.name, self._summary())
         return changed
@@ -219,9 +218,10 @@ class Study:
     def _share_checks(self, cell: Cell) -> None:
         """A run's folder tells by itself what its cases are: reports read nothing else."""
         checks, own = (folder / "cache" / CHECKS_FILE for folder in (self.folder, self.folder / cell.place))
-        if self.states[cell] == DONE and checks.is_file() and not own.is_file():
-            own.parent.mkdir(exist_ok=True)
-            shutil.copyfile(checks, own)
+        if self.states[cell] == DONE and checks.is_file():
+            content = checks.read_bytes()
+            if not own.is_file() or own.read_bytes() != content:
+                write_bytes(own, content)
 
     def _look(self, cell: Cell) -> None:
         self.progress[cell] = look(self.folder / cell.place, int(self.overlay(cell)["rounds"]))

@@ -98,10 +98,17 @@ def test_the_overlay_beside_a_run_makes_the_same_run_again(bundle, finished, tmp
     assert again == first
 
 
-def test_a_finished_study_starts_nothing(bundle, overlay, finished, monkeypatch):
+def test_a_finished_study_starts_nothing_and_mends_what_its_report_reads(bundle, overlay, finished, monkeypatch):
+    folder, _ = finished
+    checks = (folder / "cache/case_checks.json").read_bytes()
+    missing, torn = (folder / f"runs/{name}/seed_3/cache/case_checks.json" for name in ("entropy", "random"))
+    missing.unlink()
+    torn.write_bytes(checks[:-10])
     monkeypatch.setattr("subprocess.Popen", None)
-    result = command(bundle, overlay, finished[0])
+    result = command(bundle, overlay, folder)
     assert result.exit_code == 0, result.last_line
+    assert missing.read_bytes() == torn.read_bytes() == checks
+    assert "case_checks.json" not in (folder / "report/report.md").read_text()
 
 
 @pytest.mark.parametrize(
