@@ -83,6 +83,24 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, durable: bool = Tr
     return path
 
 
+def remove_temporaries(paths: Iterable[Path]) -> None:
+    """Remove temporary files that a killed process has left; what another living one of this machine writes stays."""
+    for path in paths:
+        process = path.name.removesuffix(TEMPORARY_SUFFIX).rpartition(".")[2]
+        if not (process.isdecimal() and int(process) != os.getpid() and _lives(int(process))):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
 def write_text(path: str | os.PathLike[str], content: str) -> Path:
     """Write UTF-8 text with :func:`write_bytes`."""
     return write_bytes(path, content.encode("utf-8"))

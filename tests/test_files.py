@@ -6,6 +6,8 @@ import math
 import os
 import random
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from svgd_monai.files import (
     read_json,
     read_torch,
     reason,
+    remove_temporaries,
     write_bytes,
     write_csv,
     write_json,
@@ -112,6 +115,16 @@ def test_the_content_reaches_the_disk_before_its_name_and_the_folder_after(tmp_p
     monkeypatch.setattr(Path, "replace", spy_replace)
     write_bytes(path, b"whole content")
     assert acts == [("fsync", "file", 13), ("replace", b"whole content"), ("fsync", "folder")]
+
+
+def test_what_a_killed_process_has_left_goes_and_what_a_living_one_writes_stays(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, own, other, nobodys = (tmp_path / f"a.{who}.tmp" for who in (dead.pid, os.getpid(), os.getppid(), "x"))
+    for path in (left, own, other, nobodys):
+        path.write_bytes(b"half")
+    remove_temporaries(tmp_path.glob("*.tmp"))
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_text_is_utf_8_with_the_line_ends_given(tmp_path):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from svgd_monai.errors import SettingsError
@@ -57,7 +58,10 @@ def meet() -> Meeting | None:
         torch.distributed.DistError: they do not find together.
     """
     if not _meetings and _started() > 1:
-        _meetings.append(Meeting(*next(rendezvous("env://"))))
+        store, rank, ranks = next(rendezvous("env://"))
+        # The launcher's store outlives a restart (torchrun --max_restarts), and what the last attempt said with it.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        _meetings.append(Meeting(PrefixStore(f"attempt_{attempt}", store), rank, ranks))
         if threading.current_thread() is threading.main_thread():
             _end_when_blocked()
     return meeting()

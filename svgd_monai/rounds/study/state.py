@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from svgd_monai.errors import RunFolderError
-from svgd_monai.files import TEMPORARY_SUFFIX, read_csv, read_json, write_csv
+from svgd_monai.files import read_csv, read_json, write_csv
 from svgd_monai.report.budget import Curve, area, budget_curve, shared_range
 from svgd_monai.rounds.curve import TIMES_FILE
 from svgd_monai.rounds.run_folder import RunFolder
@@ -93,12 +93,6 @@ def look(root: Path, rounds: int, as_recorded: bool = False) -> Progress:
     except RunFolderError as error:
         logger.warning("%s", error)
         return Progress.unknown(rounds)
-
-
-def remove_temporaries(cache: Path) -> None:
-    """Remove what writes of runs that were killed have left in the cache that they share; none is at work."""
-    for path in cache.rglob(f"*{TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
 
 
 def earlier_cells(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
