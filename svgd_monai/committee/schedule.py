@@ -11,9 +11,10 @@ from torch.optim import Optimizer
 
 from svgd_monai.errors import SettingsError
 
+CONSTANT = "constant"
 #: Factor on the learning rate, from the share of the training that is behind.
 SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
-    {"constant": lambda done: 1.0, "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2}
+    {CONSTANT: lambda done: 1.0, "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2}
 )
 
 
@@ -22,6 +23,8 @@ class LearningRateSchedule:
 
     ``cosine``: step t of T, counted from 0, has the rate η (1 + cos(π t / T)) / 2, as in Loshchilov and Hutter 2017,
     arXiv 1608.03983, without restarts: large steps first, ever smaller ones at the end.
+
+    ``constant`` leaves the rate to whoever else sets it, as MONAI's ``LrScheduleHandler`` with a scheduler of torch's.
 
     Args:
         optimizer: the particles'; its rates at this time are η.
@@ -38,14 +41,30 @@ class LearningRateSchedule:
         self.optimizer = optimizer
         self.factor = SCHEDULES[name]
         self.steps = steps
-        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.name = name
+        self.rates = self._rates()
+        self._last: list[float] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
-        engine.add_event_handler(Events.ITERATION_STARTED, self)
+        if self.name != CONSTANT:
+            engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Set the rate of the step that starts."""
+        """Set the rate of the step that starts.
+
+        Raises:
+            SettingsError: somebody else has set it since the last step.
+        """
+        if self._last is not None and self._rates() != self._last:
+            raise SettingsError(
+                f"learning_rate_schedule: {self.name} sets the rate of every step, and another handler of the training "
+                f"has changed it; leave it to that one with learning_rate_schedule: {CONSTANT}."
+            )
         factor = self.factor((engine.state.iteration - 1) / self.steps)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
+        self._last = self._rates()
+
+    def _rates(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]

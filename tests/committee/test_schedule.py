@@ -5,27 +5,28 @@ import math
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
+from monai.engines.utils import IterationEvents
+from monai.handlers import LrScheduleHandler
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
 from svgd_monai.committee import CommitteeTrainer, LearningRateSchedule, LogDiceLoss, Particles, PosteriorStep
 from svgd_monai.errors import SettingsError
 
 
-def train(name, steps=8, stop=None, network=None, optimizer=None):
-    """Rates of the steps of a training; ``stop`` ends it early."""
+def train(name, steps=8, stop=None, network=None, optimizer=None, handler=None):
+    """Rates of the steps of a training; ``stop`` ends it early, ``handler`` makes another from the optimiser."""
     network = network or Particles(lambda: nn.Conv2d(1, 2, 3, padding=1), 2)
     optimizer = optimizer or torch.optim.Adam([network.values], lr=0.01)
     label = (torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(0)) > 0.5).long()
     trainer = CommitteeTrainer(
         "cpu", 1, [{"image": label.float(), "label": label}] * steps, network, optimizer,
         LogDiceLoss(to_onehot_y=True, softmax=True), PosteriorStep(prior_std=1.0), decollate=False,
-        train_handlers=[LearningRateSchedule(optimizer, name, steps)],
+        train_handlers=[LearningRateSchedule(optimizer, name, steps), *([handler(optimizer)] if handler else [])],
     )  # fmt: skip
     rates = []
 
-    @trainer.on(Events.ITERATION_COMPLETED)
+    @trainer.on(IterationEvents.MODEL_COMPLETED)  # right behind the optimiser's step
     def note(engine):
         rates.append(optimizer.param_groups[0]["lr"])
         if len(rates) == stop:
@@ -51,6 +52,19 @@ def test_cosine_is_torchs():
 
 def test_constant_changes_nothing():
     assert train("constant") == [0.01] * 8
+
+
+def halving(optimizer):
+    return LrScheduleHandler(StepLR(optimizer, step_size=1, gamma=0.5), epoch_level=False)
+
+
+def test_constant_leaves_the_rate_to_a_scheduler_of_torchs():
+    assert train("constant", steps=3, handler=halving) == [0.01, 0.005, 0.0025]
+
+
+def test_two_schedules_are_refused():
+    with pytest.raises(SettingsError, match=r"leave it to that one with learning_rate_schedule: constant\.$"):
+        train("cosine", handler=halving)
 
 
 def test_a_continued_training_takes_the_rates_of_its_steps():
