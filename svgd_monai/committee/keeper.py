@@ -220,11 +220,9 @@ class CommitteeKeeper:
         if guard is not None:
             engine.guard.check(guard)
         torch.Generator().set_state(random)
-        self.optimizer.load_state_dict(saved["optimizer"])
+        self._fill(saved)
         if guard is not None:
             engine.guard.go_on(guard)
-        with torch.no_grad():
-            self.network.values.copy_(values)
         engine.state.epoch = epoch
         engine.state.iteration = iteration
         engine.state.replaced_particles = saved.get("replaced_particles", 0)  # none in files of older versions
@@ -237,5 +235,19 @@ class CommitteeKeeper:
         def continue_stream(_: Engine) -> None:
             torch.set_rng_state(random)
 
+        def fill_again(_: Engine) -> None:
+            if not torch.equal(self.network.values.detach().cpu(), saved["values"]):
+                self._fill(saved)
+                if guard is None:
+                    engine.guard.begin(engine.state)
+            saved.clear()  # the memory
+
+        # A handler behind this one, as MONAI's CheckpointLoader may be, fills the particles on STARTED as well.
+        engine.add_event_handler(Events.EPOCH_STARTED(once=epoch + 1), fill_again)
         # Not before: a data loader draws from the stream when it starts, and here it starts once more.
         engine.add_event_handler(Events.ITERATION_STARTED(once=iteration + 1), continue_stream)
+
+    def _fill(self, saved: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(saved["optimizer"])
+        with torch.no_grad():
+            self.network.values.copy_(saved["values"])

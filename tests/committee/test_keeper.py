@@ -9,6 +9,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
+from monai.handlers import CheckpointLoader
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -71,10 +72,11 @@ class Validator:
             self.engine.state.metrics["val_dice"] = value
 
 
-def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, spoil=(), handlers=(), **options):
+def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, spoil=(), handlers=(), behind=None, **options):
     """A training of fresh objects in ``folder``, cut off at the event and number that ``kill`` says.
 
-    ``spoil`` are steps at which particle 1 has a gradient that is no number.
+    ``spoil`` are steps at which particle 1 has a gradient that is no number; ``behind`` makes a handler behind the
+    keeper, from particles and optimiser.
     """
     torch.manual_seed(random.randrange(1 << 30))  # a fresh process has a stream of its own
     particles = Particles(lambda: network(dropout), 2, seed=options.pop("initialisation", 0))
@@ -112,6 +114,8 @@ def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, spoil=(), han
 
     trainer.add_event_handler(Events.ITERATION_COMPLETED, watch)
     keeper.attach(trainer)
+    if behind is not None:
+        behind(particles, optimizer).attach(trainer)
 
     def make_bad(engine):
         if engine.state.iteration in spoil:
@@ -440,6 +444,25 @@ def test_a_continued_warm_start_does_not_begin_again(tmp_path):
     train(tmp_path / "pieces", (Events.EPOCH_COMPLETED, 2), initial=file)
     particles, trace = train(tmp_path / "pieces", initial=file)
     assert trace[0][0] == 7
+    assert torch.equal(particles.values, whole.values)
+
+
+@pytest.mark.parametrize("every", [0.0, 600.0])
+@pytest.mark.parametrize("spoil", [(), (8,)])
+def test_monais_loader_behind_the_keeper_begins_a_training_and_undoes_no_continued_one(tmp_path, spoil, every):
+    file = tmp_path / "start.pt"
+    torch.save(Particles(lambda: network(0.0), 2, seed=77).state_dict(), file)
+    options = {
+        "behind": lambda particles, _: CheckpointLoader(str(file), {"network": particles}),
+        "spoil": spoil,
+        "every": every,
+        "checkpoint": "last",
+    }
+    whole, _ = train(tmp_path / "whole", **options)
+    assert torch.equal(whole.values, train(tmp_path / "same", initialisation=77, spoil=spoil, checkpoint="last")[0].values)
+    train(tmp_path / "pieces", (Events.ITERATION_COMPLETED, 7), **options)
+    particles, trace = train(tmp_path / "pieces", **options)
+    assert trace[0][0] == (8 if every == 0.0 else 7)
     assert torch.equal(particles.values, whole.values)
 
 
