@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from svgd_monai.committee.checkpoint import check_model_file, convert_committee, load_committee, save_committee
 from svgd_monai.committee.handlers import EpochMetrics
 from svgd_monai.committee.particles import Particles
-from svgd_monai.committee.progress import PROGRESS_FILE, plain_balance, read_progress
+from svgd_monai.committee.progress import PROGRESS_FILE, TrainingState, plain_balance, read_progress
 from svgd_monai.committee.trainer import CommitteeTrainer
 from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.files import write_json, write_torch
@@ -55,6 +55,8 @@ class CommitteeKeeper:
         model_file: where the committee is written once more, as the plain modules of a bundle's ``models/model.pt``;
             None: nowhere.
         every: seconds after which the progress is written although there has been no validation.
+        state: by name, what else has a state that a continued training must take up, as a scheduler of torch's:
+            objects with ``state_dict`` and ``load_state_dict``, of tensors and plain values.
 
     Raises:
         SettingsError: ``checkpoint`` is unknown.
@@ -75,16 +77,17 @@ class CommitteeKeeper:
         preprocessing: Mapping[str, Any] | None = None,
         model_file: str | os.PathLike[str] | None = None,
         every: float = 600.0,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
         if checkpoint not in CHECKPOINTS:
             raise SettingsError(f"checkpoint: {checkpoint!r} is not one of {', '.join(CHECKPOINTS)}.")
         self.folder = Path(folder)
         self.network = network
-        self.optimizer = optimizer
+        self.state = TrainingState(network, optimizer, state or {})
         self.metric = metric
         self.checkpoint = checkpoint
         self.sampler = sampler
-        self.key = repr(sorted((key or {}).items()))
+        self.key = repr(sorted({**(key or {}), "state": sorted(self.state.others)}.items()))
         self.initial = initial
         self.seed = seed
         self.preprocessing = dict(preprocessing or {})
@@ -99,23 +102,27 @@ class CommitteeKeeper:
         self._metrics = EpochMetrics(evaluator)
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a trainer, behind the validation handler."""
+        """Attach to a trainer."""
         self._metrics.attach()
         engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def start(self, engine: CommitteeTrainer) -> None:
         """Continue a training that was cut off, or begin.
 
         Raises:
-            SettingsError: it has been run with these objects, or its model file cannot be written.
+            SettingsError: it has been run with these objects, their state cannot be saved, or the model file not
+                be written.
         """
         if self.best is not None:
             raise SettingsError("The training has been run; another one needs a workflow that is initialised anew.")
         if self.model_file is not None and is_first():
             check_model_file(self.model_file)
+        self.state.check()
+        if not engine.has_event_handler(self.keep):
+            # Only now, so behind the handlers of all others: what they do in a step or an epoch is part of what is kept.
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
         self._since = time.monotonic()
         if self._resume(engine):
             logger.info("training continues at step %d", engine.state.iteration)
@@ -184,9 +191,8 @@ class CommitteeKeeper:
 
     def _progress(self, engine: Engine) -> dict[str, Any]:
         return {
+            **self.state.content(),
             "key": self.key,
-            "values": self.network.values.detach(),
-            "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
             "iteration": engine.state.iteration,
             "best": self.best,
@@ -220,7 +226,7 @@ class CommitteeKeeper:
         if guard is not None:
             engine.guard.check(guard)
         torch.Generator().set_state(random)
-        self._fill(saved)
+        self.state.fill(saved)
         if guard is not None:
             engine.guard.go_on(guard)
         engine.state.epoch = epoch
@@ -237,7 +243,7 @@ class CommitteeKeeper:
 
         def fill_again(_: Engine) -> None:
             if not torch.equal(self.network.values.detach().cpu(), saved["values"]):
-                self._fill(saved)
+                self.state.fill(saved)
                 if guard is None:
                     engine.guard.begin(engine.state)
             saved.clear()  # the memory
@@ -246,8 +252,3 @@ class CommitteeKeeper:
         engine.add_event_handler(Events.EPOCH_STARTED(once=epoch + 1), fill_again)
         # Not before: a data loader draws from the stream when it starts, and here it starts once more.
         engine.add_event_handler(Events.ITERATION_STARTED(once=iteration + 1), continue_stream)
-
-    def _fill(self, saved: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(saved["optimizer"])
-        with torch.no_grad():
-            self.network.values.copy_(saved["values"])

@@ -2,17 +2,75 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.optim import Optimizer
+
+from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.posterior import Balance
+from svgd_monai.errors import SettingsError
 from svgd_monai.files import read_torch
 
 logger = logging.getLogger(__name__)
 
 PROGRESS_FILE = "training.pt"
+
+
+class TrainingState:
+    """What moves in a training: the particles, their optimiser, and whatever else has a state.
+
+    Args:
+        network: the particles.
+        optimizer: theirs.
+        others: by name, objects with ``state_dict`` and ``load_state_dict``.
+    """
+
+    def __init__(self, network: Particles, optimizer: Optimizer, others: Mapping[str, Any]) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self.others = dict(others)
+
+    def check(self) -> None:
+        """Whether all of it can be saved.
+
+        Raises:
+            SettingsError: an object has no state, or one that is more than tensors and plain values.
+        """
+        for name, other in self.others.items():
+            if not (hasattr(other, "state_dict") and hasattr(other, "load_state_dict")):
+                raise SettingsError(f"state: {name} is a {type(other).__name__}, which has no state_dict to be saved.")
+            file = io.BytesIO()
+            try:
+                torch.save(other.state_dict(), file)
+                file.seek(0)
+                torch.load(file, weights_only=True)
+            except (AttributeError, TypeError, RuntimeError, pickle.PickleError) as error:
+                raise SettingsError(
+                    f"state: the state_dict of {name} holds more than tensors and plain values, so it cannot be saved."
+                ) from error
+
+    def content(self) -> dict[str, Any]:
+        """All of it, to be saved."""
+        return {
+            "values": self.network.values.detach(),
+            "optimizer": self.optimizer.state_dict(),
+            "state": {name: other.state_dict() for name, other in self.others.items()},
+        }
+
+    def fill(self, content: Mapping[str, Any]) -> None:
+        """Take up what :meth:`content` gave."""
+        self.optimizer.load_state_dict(content["optimizer"])
+        for name, other in self.others.items():
+            other.load_state_dict(content["state"][name])
+        with torch.no_grad():
+            self.network.values.copy_(content["values"])
 
 
 def read_progress(path: Path, key: str) -> dict[str, Any] | None:

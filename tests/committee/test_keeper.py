@@ -8,9 +8,11 @@ import random
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping
 from monai.engines.utils import IterationEvents
-from monai.handlers import CheckpointLoader
+from monai.handlers import CheckpointLoader, LrScheduleHandler
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, Dataset
 
 from svgd_monai.committee import (
@@ -76,7 +78,7 @@ def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, spoil=(), han
     """A training of fresh objects in ``folder``, cut off at the event and number that ``kill`` says.
 
     ``spoil`` are steps at which particle 1 has a gradient that is no number; ``behind`` makes a handler behind the
-    keeper, from particles and optimiser.
+    keeper, from particles and optimiser, and what of it the keeper saves.
     """
     torch.manual_seed(random.randrange(1 << 30))  # a fresh process has a stream of its own
     particles = Particles(lambda: network(dropout), 2, seed=options.pop("initialisation", 0))
@@ -84,6 +86,7 @@ def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, spoil=(), han
     sampler = StepSampler(5, 2, STEPS, seed=1)
     validator = None if metrics is None else Validator(metrics)
     options.setdefault("key", {"steps": STEPS})
+    handler, saved = (None, None) if behind is None else behind(particles, optimizer)
     keeper = CommitteeKeeper(
         folder,
         particles,
@@ -91,6 +94,7 @@ def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, spoil=(), han
         evaluator=None if validator is None else validator.engine,
         sampler=sampler,
         seed=seed,
+        state=saved,
         **options,
     )
     trainer = CommitteeTrainer(
@@ -114,8 +118,8 @@ def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, spoil=(), han
 
     trainer.add_event_handler(Events.ITERATION_COMPLETED, watch)
     keeper.attach(trainer)
-    if behind is not None:
-        behind(particles, optimizer).attach(trainer)
+    if handler is not None:
+        handler.attach(trainer)
 
     def make_bad(engine):
         if engine.state.iteration in spoil:
@@ -128,7 +132,8 @@ def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, spoil=(), han
 
     if kill is not None:
         event, number = kill
-        trainer.add_event_handler(event(once=number), die)
+        # Behind the keeper's own.
+        trainer.add_event_handler(Events.STARTED, lambda _: trainer.add_event_handler(event(once=number), die))
         with pytest.raises(PowerError):
             trainer.run()
     else:
@@ -453,17 +458,87 @@ def test_monais_loader_behind_the_keeper_begins_a_training_and_undoes_no_continu
     file = tmp_path / "start.pt"
     torch.save(Particles(lambda: network(0.0), 2, seed=77).state_dict(), file)
     options = {
-        "behind": lambda particles, _: CheckpointLoader(str(file), {"network": particles}),
+        "behind": lambda particles, _: (CheckpointLoader(str(file), {"network": particles}), None),
         "spoil": spoil,
         "every": every,
         "checkpoint": "last",
     }
     whole, _ = train(tmp_path / "whole", **options)
-    assert torch.equal(whole.values, train(tmp_path / "same", initialisation=77, spoil=spoil, checkpoint="last")[0].values)
+    assert torch.equal(
+        whole.values, train(tmp_path / "same", initialisation=77, spoil=spoil, checkpoint="last")[0].values
+    )
     train(tmp_path / "pieces", (Events.ITERATION_COMPLETED, 7), **options)
     particles, trace = train(tmp_path / "pieces", **options)
     assert trace[0][0] == (8 if every == 0.0 else 7)
     assert torch.equal(particles.values, whole.values)
+
+
+def annealing(epoch_level):
+    def behind(_, optimizer):
+        scheduler = CosineAnnealingLR(optimizer, T_max=VALIDATIONS if epoch_level else STEPS)
+        return LrScheduleHandler(scheduler, epoch_level=epoch_level), {"scheduler": scheduler}
+
+    return behind
+
+
+@pytest.mark.parametrize("every", [0.0, 600.0])
+@pytest.mark.parametrize("step", [4, 5, 6, 7])
+@pytest.mark.parametrize("epoch_level", [True, False])
+def test_a_scheduler_behind_the_keeper_goes_on_where_it_was(tmp_path, epoch_level, step, every):
+    options = {"behind": annealing(epoch_level), "every": every, "checkpoint": "last"}
+    whole, trace = train(tmp_path / "whole", **options)
+    train(tmp_path / "pieces", (Events.ITERATION_COMPLETED, step), **options)
+    particles, rest = train(tmp_path / "pieces", **options)
+    assert rest[0][0] > 1
+    for number, values in rest:
+        assert torch.equal(values, values_at(trace, number)), f"step {number}"
+    assert torch.equal(particles.values, whole.values)
+
+
+class Stop:
+    """Early stopping behind the keeper: the second metric is the best."""
+
+    def __init__(self, patience):
+        self.patience = patience
+
+    def attach(self, trainer):
+        stopping = EarlyStopping(self.patience, lambda _: METRICS[trainer.state.epoch - 1], trainer)
+        self.state_dict, self.load_state_dict = stopping.state_dict, stopping.load_state_dict
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, stopping)
+
+
+@pytest.mark.parametrize("kill", [(Events.EPOCH_COMPLETED, 2), (Events.ITERATION_COMPLETED, 8)], ids=str)
+def test_early_stopping_counts_on(tmp_path, kill):
+    def behind(*_):
+        return (stop := Stop(1)), {"stop": stop}
+
+    _, whole = train(tmp_path / "whole", behind=behind)
+    assert whole[-1][0] == 9
+    train(tmp_path / "pieces", kill, behind=behind)
+    assert train(tmp_path / "pieces", behind=behind)[1][-1][0] == 9
+
+
+class Odd:
+    def state_dict(self):
+        return {"object": self}
+
+    def load_state_dict(self, _):
+        pass
+
+    def attach(self, _):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (Odd(), r"^state: the state_dict of part holds more than tensors and plain values"),
+        ([1], r"^state: part is a list, which has no state_dict"),
+    ],
+)
+def test_a_state_that_cannot_be_saved_is_refused_before_the_training(tmp_path, part, message):
+    with pytest.raises(SettingsError, match=message):
+        train(tmp_path, behind=lambda *_: (Odd(), {"part": part}))
 
 
 def test_a_missing_warm_start_is_named(tmp_path):
