@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import default_metric_cmp_fn
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -45,7 +46,7 @@ class CommitteeKeeper:
         network: the particles.
         optimizer: theirs.
         evaluator: its ``state.metrics[metric]`` decides the best; None, or ``checkpoint="last"``, keeps the last.
-        metric: name of the validation metric, higher is better.
+        metric: name of the validation metric; which of two values is better says the evaluator's ``metric_cmp_fn``.
         checkpoint: ``best`` or ``last``.
         sampler: an object with ``start``, the number of steps to pass over when a training continues.
         key: plain values that a continued training must share with the one that was cut off.
@@ -87,7 +88,8 @@ class CommitteeKeeper:
         self.metric = metric
         self.checkpoint = checkpoint
         self.sampler = sampler
-        self.key = repr(sorted({**(key or {}), "state": sorted(self.state.others)}.items()))
+        own = {"checkpoint": checkpoint, "metric": metric, "state": sorted(self.state.others)}
+        self.key = repr(sorted({**(key or {}), **own}.items()))
         self.initial = initial
         self.seed = seed
         self.preprocessing = dict(preprocessing or {})
@@ -100,6 +102,7 @@ class CommitteeKeeper:
         self.seconds = 0.0
         self._since = 0.0
         self._metrics = EpochMetrics(evaluator)
+        self._better = getattr(evaluator, "metric_cmp_fn", default_metric_cmp_fn)
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
@@ -120,7 +123,7 @@ class CommitteeKeeper:
             check_model_file(self.model_file)
         self.state.check()
         if not engine.has_event_handler(self.keep):
-            # Only now, so behind the handlers of all others: what they do in a step or an epoch is part of what is kept.
+            # Only now, so behind all other handlers: what they do in a step or an epoch is part of what is kept.
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
         self._since = time.monotonic()
@@ -138,7 +141,7 @@ class CommitteeKeeper:
         balance = plain_balance(getattr(engine.state, "balance", None))
         self.validations.append({"step": step, self.metric: value, "balance": balance})
         # Without any number so far the newest counts; a NaN never displaces a number.
-        better = math.isinf(self.best_metric) if value is None else value > self.best_metric
+        better = math.isinf(self.best_metric) or (value is not None and self._better(value, self.best_metric))
         if self.checkpoint == "last" or better:
             self.best = self.network.values.detach().clone()
             self.best_metric = -math.inf if value is None else value

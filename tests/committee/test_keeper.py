@@ -59,9 +59,11 @@ def network(dropout):
 class Validator:
     """An evaluator whose metric of each epoch is given; like a real one, it draws from torch's stream."""
 
-    def __init__(self, metrics):
+    def __init__(self, metrics, better):
         self.engine = Engine(lambda engine, batch: None)
         self.metrics = metrics
+        if better is not None:
+            self.engine.metric_cmp_fn = better
 
     def attach(self, trainer):
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
@@ -84,7 +86,7 @@ def train(folder, kill=None, dropout=0.0, metrics=METRICS, seed=0, spoil=(), han
     particles = Particles(lambda: network(dropout), 2, seed=options.pop("initialisation", 0))
     optimizer = torch.optim.Adam([particles.values], lr=0.01)
     sampler = StepSampler(5, 2, STEPS, seed=1)
-    validator = None if metrics is None else Validator(metrics)
+    validator = None if metrics is None else Validator(metrics, options.pop("better", None))
     options.setdefault("key", {"steps": STEPS})
     handler, saved = (None, None) if behind is None else behind(particles, optimizer)
     keeper = CommitteeKeeper(
@@ -321,6 +323,20 @@ def test_an_epoch_without_a_validation_has_no_metric_and_is_never_the_best(tmp_p
     train(pieces, (Events.ITERATION_COMPLETED, 8), metrics=metrics)
     train(pieces, metrics=metrics)
     assert record(pieces) == content
+
+
+def test_a_metric_of_which_the_lower_is_better(tmp_path):
+    train(tmp_path, metrics=[0.4, math.nan, 0.2, 0.3], better=lambda current, best: current < best)
+    content = record(tmp_path)
+    assert (content["step"], content["val_dice"]) == (9, 0.2)
+
+
+@pytest.mark.parametrize("change", [{"metric": "val_iou"}, {"checkpoint": "last"}], ids=str)
+def test_what_is_kept_by_another_measure_is_not_continued(tmp_path, caplog, change):
+    train(tmp_path, (Events.ITERATION_COMPLETED, 4))
+    _, trace = train(tmp_path, **change, metrics=[0.5] * 4 if "checkpoint" in change else None)
+    assert "is of other settings; the training begins anew" in caplog.text
+    assert trace[0][0] == 1
 
 
 def test_a_metric_that_is_not_measured_cannot_choose_the_best(tmp_path):
