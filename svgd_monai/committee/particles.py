@@ -33,8 +33,9 @@ class Particles(nn.Module):
         num_classes: C, what it must give for a window; None does not look.
 
     Raises:
-        SettingsError: M is below 1, or the network has buffers (batch normalisation), no parameters, or parameters that
-            no ``reset_parameters`` covers, or does not turn a window into logits of its size.
+        SettingsError: M is below 1, or the network has buffers (batch normalisation), no parameters, or such that are
+            tied, frozen, without a shape, or covered by no ``reset_parameters``, or does not turn a window into logits
+            of its size.
     """
 
     def __init__(
@@ -198,7 +199,20 @@ def _check_network(network: nn.Module) -> None:
             f"architecture: {name} has buffers ({buffers[0]}), which particles cannot hold; "
             "use a normalisation without running statistics, such as instance or group normalisation."
         )
-    if not any(True for _ in network.parameters()):
+    names: dict[int, str] = {}
+    for module_name, module in network.named_modules():  # each once, also where it has several names
+        for own, parameter in module.named_parameters(module_name, recurse=False, remove_duplicate=False):
+            if isinstance(parameter, nn.UninitializedParameter):
+                raise SettingsError(f"architecture: {name} has lazy parameters ({own}); give its layers all sizes.")
+            if not parameter.requires_grad:
+                raise SettingsError(f"architecture: {name} has frozen parameters ({own}); a particle moves them all.")
+            if id(parameter) in names:
+                raise SettingsError(
+                    f"architecture: {name} has tied parameters ({own} is {names[id(parameter)]}), which particles "
+                    "cannot hold; let each layer have its own."
+                )
+            names[id(parameter)] = own
+    if not names:
         raise SettingsError(f"architecture: {name} has no parameters.")
 
 

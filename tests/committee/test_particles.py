@@ -182,6 +182,36 @@ def test_a_network_with_buffers_is_refused():
     assert "buffers (1.running_mean)" in sentence
 
 
+def frozen():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1))
+    network[1].weight.requires_grad_(False)
+    return network
+
+
+def tied():
+    network = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
+    network[1].weight = network[0].weight
+    return network
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (frozen, "frozen parameters (1.weight)"),
+        (tied, "tied parameters (1.weight is 0.weight)"),
+        (lambda: nn.Sequential(nn.LazyConv2d(2, 1)), "lazy parameters (0.weight)"),
+    ],
+    ids=["frozen", "tied", "lazy"],
+)
+def test_parameters_that_particles_cannot_hold_are_refused(make, words):
+    assert words in refusal(make, 2)
+
+
+def test_a_layer_with_two_names_is_taken():
+    layer = nn.Conv2d(2, 2, 1)
+    assert len(Particles(lambda: nn.Sequential(layer, nn.ReLU(), layer), 2).layout) == 2
+
+
 def test_a_network_without_parameters_is_refused():
     assert "no parameters" in refusal(nn.ReLU(), 2)
 
