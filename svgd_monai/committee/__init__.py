@@ -7,6 +7,7 @@ from svgd_monai.committee.handlers import CommitteeLoader, CommitteeTracker
 from svgd_monai.committee.keeper import CommitteeKeeper
 from svgd_monai.committee.loss import LogDiceLoss
 from svgd_monai.committee.mean import CommitteeMean, committee_mean
+from svgd_monai.committee.optimizer import check_optimizer
 from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.posterior import Balance, PosteriorStep
 from svgd_monai.committee.schedule import LearningRateSchedule
@@ -28,6 +29,7 @@ __all__ = [
     "Particles",
     "PosteriorStep",
     "SteinKernel",
+    "check_optimizer",
     "committee_mean",
     "convert_committee",
     "finite_particles",

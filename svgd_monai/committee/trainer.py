@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from svgd_monai.committee.convolution import cpu_convolutions
 from svgd_monai.committee.guard import ParticleGuard
+from svgd_monai.committee.optimizer import check_optimizer
 from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.posterior import Balance, PosteriorStep
 from svgd_monai.committee.sharing import check_divisible, shares
@@ -53,7 +54,7 @@ class CommitteeTrainer(SupervisedTrainer):
         max_epochs: epochs, each of ``epoch_length`` steps; a validation handler runs after each.
         train_data_loader: batches of dictionaries with ``image`` (B, C_in, ...) and ``label``.
         network: the particles.
-        optimizer: over ``network.values``; without weight decay, the prior is in ``step``.
+        optimizer: over ``network.values``, element by element; without weight decay, the prior is in ``step``.
         loss_function: (logits (B, C, ...), label) -> minus the log-likelihood, e.g. ``LogDiceLoss(softmax=True)``.
         step: the posterior's step.
         max_steps: steps in all; the last epoch is cut short where the epochs hold more.
@@ -66,8 +67,8 @@ class CommitteeTrainer(SupervisedTrainer):
         kwargs: further arguments of :class:`monai.engines.SupervisedTrainer`.
 
     Raises:
-        ValueError: the optimiser has a weight decay.
-        SettingsError: ``member_batches`` or ``on_bad_particle`` is unknown.
+        SettingsError: the optimiser has a weight decay or mixes the particles, or ``member_batches`` or
+            ``on_bad_particle`` is unknown.
     """
 
     def __init__(
@@ -87,8 +88,7 @@ class CommitteeTrainer(SupervisedTrainer):
         prepare_batch: Callable[..., Any] = default_prepare_batch,
         **kwargs: Any,
     ) -> None:
-        if any(group.get("weight_decay", 0) for group in optimizer.param_groups):
-            raise ValueError("the optimiser must have no weight decay: the prior is part of the posterior's step.")
+        check_optimizer(optimizer)
         if member_batches not in MEMBER_BATCHES:
             raise SettingsError(f"member_batches: {member_batches!r} is not one of {', '.join(MEMBER_BATCHES)}.")
         super().__init__(

@@ -12,6 +12,7 @@ from monai.transforms import Compose
 from tqdm import tqdm
 
 from svgd_monai.acquisition import get_strategy, is_constant
+from svgd_monai.committee import check_optimizer
 from svgd_monai.data import (
     CaseFacts,
     Split,
@@ -36,18 +37,21 @@ BEYOND = 0.05
 
 
 def check_parts(stages: Stages, folder: RunFolder) -> None:
-    """Make network and preprocessing once, so that what cannot be is refused before a run begins, or anyone labels.
+    """Make a training's parts once, so that what cannot be is refused before a run begins, or anyone labels.
 
     Args:
         stages: the bundle's.
         folder: the run's; one that has begun has been through it.
 
     Raises:
-        SettingsError: the network does not take the window, or a transform cannot be told from another.
+        SettingsError: the network does not take the window, the optimiser cannot move particles, or a transform cannot
+            be told from another.
     """
     if not folder.run_file.is_file():
         parser = stages.parser("train", num_particles=1)  # all of them are alike
         parser.get_parsed_content("network_def")
+        parser.get_parsed_content("loss")
+        check_optimizer(parser.get_parsed_content("optimizer"))
         transform_key(parser.get_parsed_content("preprocessing").flatten().transforms)
 
 

@@ -391,6 +391,20 @@ class TestMistakes:
         assert line.endswith(".")
         assert "Failed to" not in line
 
+    @pytest.mark.parametrize(
+        ("overlay", "begin"),
+        [
+            ("optimizer#_target_: torch.optim.AdamW", "optimizer: AdamW has a weight_decay of 0.01, but the prior is "),
+            ("optimizer#_target_: torch.optim.RMSprop", "_target_: RMSprop.__init__() got an unexpected keyword "),
+            ("loss: {_target_: DiceCELoss, soft_max: true}", "_target_: DiceCELoss.__init__() got an unexpected "),
+        ],
+    )
+    def test_what_cannot_train_is_refused_before_a_run_begins(self, bundle, at_desk, tmp_path, overlay, begin):
+        (tmp_path / "train.yaml").write_text(f"{overlay}\n")
+        stages = ["train.yaml", str(tmp_path / "train.yaml")]
+        assert self.end(bundle, at_desk, tmp_path, json.dumps({"stages#train": stages})).startswith(begin)
+        assert not (tmp_path / "out/run.json").exists()
+
     def test_an_architecture_that_cannot_be_made_is_named_where_a_committee_is_used(self, bundle, at_desk, tmp_path):
         (tmp_path / "overlay.yaml").write_text("architecture: {_target_: UNet, _mode_: callable}\n")
         places = {"dataset_dir": "my_scans", "output_dir": tmp_path / "out", "device": "cpu"}

@@ -18,6 +18,7 @@ from monai.handlers import (
     ValidationHandler,
     from_engine,
 )
+from monai.optimizers import Novograd
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -29,6 +30,7 @@ from svgd_monai.committee import (
     PosteriorStep,
     svgd_direction,
 )
+from svgd_monai.errors import SettingsError
 
 LOSS = LogDiceLoss(to_onehot_y=True, softmax=True)
 
@@ -159,13 +161,26 @@ def test_the_loss_decreases():
     assert sum(losses[-6:]) < 0.7 * sum(losses[:6])
 
 
+def refuse(make, **options):
+    particles = Particles(Small(), 2)
+    with pytest.raises(SettingsError) as caught:
+        CommitteeTrainer("cpu", 1, [], particles, make([particles.values], lr=0.1, **options), LOSS, PosteriorStep())
+    return str(caught.value)
+
+
 @pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
 def test_a_weight_decay_is_refused(make):
-    particles = Particles(Small(), 2)
-    with pytest.raises(ValueError, match="weight decay"):
-        CommitteeTrainer(
-            "cpu", 1, [], particles, make([particles.values], lr=0.1, weight_decay=0.01), LOSS, PosteriorStep()
-        )
+    name = make.__name__
+    assert refuse(make, weight_decay=0.01).startswith(f"optimizer: {name} has a weight_decay of 0.01, but the prior")
+
+
+class Own(Novograd):
+    pass
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adafactor, torch.optim.LBFGS, torch.optim.Muon, Novograd, Own])
+def test_an_optimiser_that_mixes_the_particles_is_refused(make):
+    assert refuse(make).startswith(f"optimizer: {make.__name__} takes a statistic over a whole tensor")
 
 
 @pytest.mark.parametrize(("steps", "ends"), [(10, [4, 8, 10]), (12, [4, 8, 12]), (9, [4, 8, 9]), (None, [4, 8, 12])])
