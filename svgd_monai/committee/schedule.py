@@ -18,6 +18,13 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
 )
 
 
+def training_steps(engine: Engine) -> int:
+    """Steps of a training: those of its epochs, of which a trainer's ``max_steps`` may cut the last one short."""
+    length, epochs = engine.state.epoch_length, engine.state.max_epochs
+    limit = getattr(engine, "max_steps", None)
+    return limit if limit is not None and 0 <= epochs * length - limit < length else epochs * length
+
+
 class LearningRateSchedule:
     """Sets the learning rate of every step from the step's number alone, so that a continued training has the same.
 
@@ -29,13 +36,13 @@ class LearningRateSchedule:
     Args:
         optimizer: the particles'; its rates at this time are η.
         name: ``constant`` or ``cosine``.
-        steps: T.
+        steps: T; None: the steps of the training.
 
     Raises:
         SettingsError: ``name`` is unknown.
     """
 
-    def __init__(self, optimizer: Optimizer, name: str, steps: int) -> None:
+    def __init__(self, optimizer: Optimizer, name: str, steps: int | None = None) -> None:
         if name not in SCHEDULES:
             raise SettingsError(f"learning_rate_schedule: {name!r} is not one of {', '.join(SCHEDULES)}.")
         self.optimizer = optimizer
@@ -61,7 +68,8 @@ class LearningRateSchedule:
                 f"learning_rate_schedule: {self.name} sets the rate of every step, and another handler of the training "
                 f"has changed it; leave it to that one with learning_rate_schedule: {CONSTANT}."
             )
-        factor = self.factor((engine.state.iteration - 1) / self.steps)
+        steps = training_steps(engine) if self.steps is None else self.steps
+        factor = self.factor((engine.state.iteration - 1) / steps)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         self._last = self._rates()

@@ -22,6 +22,7 @@ from svgd_monai.committee.guard import ParticleGuard
 from svgd_monai.committee.optimizer import check_optimizer
 from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.posterior import Balance, PosteriorStep
+from svgd_monai.committee.schedule import training_steps
 from svgd_monai.committee.sharing import check_divisible, shares
 from svgd_monai.errors import SettingsError
 from svgd_monai.processes import processes
@@ -57,7 +58,8 @@ class CommitteeTrainer(SupervisedTrainer):
         optimizer: over ``network.values``, element by element; without weight decay, the prior is in ``step``.
         loss_function: (logits (B, C, ...), label) -> minus the log-likelihood, e.g. ``LogDiceLoss(softmax=True)``.
         step: the posterior's step.
-        max_steps: steps in all; the last epoch is cut short where the epochs hold more.
+        max_steps: where the last epoch would end behind this step of the training, it ends with it; earlier epochs are
+            never cut short, for ``max_epochs`` says how many there are.
         member_batches: ``shared``: all members see the same batch; ``own``: the batch holds one of equal size for each
             member, one behind the other (a control for ensembles), and so does the prediction in the output.
         on_bad_particle: what becomes of a particle that is no longer finite, see
@@ -114,8 +116,7 @@ class CommitteeTrainer(SupervisedTrainer):
         # Also where a handler has ended the training before its time.
         self.add_event_handler(Events.COMPLETED, lambda engine: engine.guard.settle(engine.state))
         if max_steps is not None:
-            # The epoch still completes, with its events.
-            self.add_event_handler(Events.ITERATION_COMPLETED(once=max_steps), lambda engine: engine.terminate_epoch())
+            self.add_event_handler(Events.ITERATION_COMPLETED(once=max_steps), _end)
 
     def _iteration(self, engine: CommitteeTrainer, batchdata: dict[str, Any]) -> dict[str, Tensor]:
         if batchdata is None:
@@ -152,7 +153,7 @@ class CommitteeTrainer(SupervisedTrainer):
     @property
     def ends_epoch(self) -> bool:
         """Whether the newest step is the last one before a validation."""
-        return self.state.iteration in (self.state.epoch * self.state.epoch_length, self.max_steps)
+        return self.state.iteration in (self.state.epoch * self.state.epoch_length, training_steps(self))
 
     def _register_decollate(self) -> None:
         """MONAI's, but for the loss: that reads it, and a GPU's host would have to wait in every step."""
@@ -198,3 +199,8 @@ class CommitteeTrainer(SupervisedTrainer):
             for tensor in (network.values.grad, losses, mean):
                 dist.all_reduce(tensor)
         return losses, mean
+
+
+def _end(engine: CommitteeTrainer) -> None:
+    if engine.state.iteration == training_steps(engine):
+        engine.terminate_epoch()  # which still completes, with its events

@@ -7,6 +7,8 @@ import time
 
 from ignite.engine import Engine, Events
 
+from svgd_monai.committee.schedule import training_steps
+
 logger = logging.getLogger(__name__)
 
 
@@ -48,7 +50,7 @@ class Pace:
         now, done = time.monotonic(), engine.state.iteration
         if self._start is None:  # a continued engine begins somewhere
             self._start, self._first = done - 1, now
-        total = self.total or engine.state.max_epochs * engine.state.epoch_length
+        total = self.total or training_steps(engine)
         if done >= total or now - (self._told or self._began) < (self.EVERY if self._told else self.FIRST):
             return
         if self._told:

@@ -14,15 +14,15 @@ from svgd_monai.committee import CommitteeTrainer, LearningRateSchedule, LogDice
 from svgd_monai.errors import SettingsError
 
 
-def train(name, steps=8, stop=None, network=None, optimizer=None, handler=None):
+def train(name, steps=8, stop=None, network=None, optimizer=None, handler=None, **options):
     """Rates of the steps of a training; ``stop`` ends it early, ``handler`` makes another from the optimiser."""
     network = network or Particles(lambda: nn.Conv2d(1, 2, 3, padding=1), 2)
     optimizer = optimizer or torch.optim.Adam([network.values], lr=0.01)
     label = (torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(0)) > 0.5).long()
     trainer = CommitteeTrainer(
-        "cpu", 1, [{"image": label.float(), "label": label}] * steps, network, optimizer,
+        "cpu", options.pop("max_epochs", 1), [{"image": label.float(), "label": label}] * steps, network, optimizer,
         LogDiceLoss(to_onehot_y=True, softmax=True), PosteriorStep(prior_std=1.0), decollate=False,
-        train_handlers=[LearningRateSchedule(optimizer, name, steps), *([handler(optimizer)] if handler else [])],
+        train_handlers=[LearningRateSchedule(optimizer, name), *([handler(optimizer)] if handler else [])], **options,
     )  # fmt: skip
     rates = []
 
@@ -52,6 +52,18 @@ def test_cosine_is_torchs():
 
 def test_constant_changes_nothing():
     assert train("constant") == [0.01] * 8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_epochs": 2, "epoch_length": 4},
+        {"max_epochs": 3, "epoch_length": 3, "max_steps": 8},
+        {"max_epochs": 2, "epoch_length": 4, "max_steps": 3},
+    ],
+)
+def test_cosine_falls_over_the_steps_that_the_training_has(options):
+    assert train("cosine", **options) == train("cosine")
 
 
 def halving(optimizer):

@@ -183,7 +183,10 @@ def test_an_optimiser_that_mixes_the_particles_is_refused(make):
     assert refuse(make).startswith(f"optimizer: {make.__name__} takes a statistic over a whole tensor")
 
 
-@pytest.mark.parametrize(("steps", "ends"), [(10, [4, 8, 10]), (12, [4, 8, 12]), (9, [4, 8, 9]), (None, [4, 8, 12])])
+@pytest.mark.parametrize(
+    ("steps", "ends"),
+    [(steps, [4, 8, last]) for steps, last in ((10, 10), (12, 12), (9, 9), (None, 12), (8, 12), (7, 12), (20, 12))],
+)
 def test_the_last_epoch_is_cut_at_the_last_step_and_completes(steps, ends):
     trainer, completed, iterations = make_trainer(epochs=3, epoch_length=4, max_steps=steps), [], []
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda e: completed.append(e.state.iteration))
