@@ -80,6 +80,19 @@ class EpochMetrics:
         return self.evaluator.state.metrics if self.evaluator is not None and validated else {}
 
 
+def single_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as numbers: of one for each class ``name_0``, ``name_1``, ...; what holds no numbers is left out."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        try:
+            numbers = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
+        except (RuntimeError, TypeError, ValueError):
+            continue
+        names = [name] if len(numbers) == 1 else [f"{name}_{position}" for position in range(len(numbers))]
+        found.update(zip(names, numbers, strict=True))
+    return found
+
+
 #: Records of steps that stay on a GPU until they are fetched together.
 BUFFER = 50
 
@@ -148,10 +161,10 @@ class CommitteeTracker:
         balance = engine.state.balance
         if balance is None:  # continued behind its last step
             return
-        metrics = self._metrics.take()
+        metrics = single_numbers(self._metrics.take())
         for name, value in metrics.items():
             if self.writer is not None:
-                self.writer.add_scalar(f"training/{name}", float(value), self.offset + engine.state.iteration)
+                self.writer.add_scalar(f"training/{name}", value, self.offset + engine.state.iteration)
         replaced = getattr(engine.state, "replaced_particles", 0)
         if replaced and self.writer is not None:
             self.writer.add_scalar("training/replaced_particles", replaced, self.offset + engine.state.iteration)
@@ -160,7 +173,7 @@ class CommitteeTracker:
             self.label,
             engine.state.iteration,
             float(engine.state.member_losses.mean()),
-            "".join(f", {name} {float(value):.4f}" for name, value in metrics.items()),
+            "".join(f", {name} {value:.4f}" for name, value in metrics.items()),
             f", replaced particles {replaced}" if replaced else "",
             *(float(v) for v in (balance.drive, balance.prior, balance.repulsion, balance.distance, balance.norm)),
         )

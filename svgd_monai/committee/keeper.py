@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from svgd_monai.committee.checkpoint import check_model_file, convert_committee, load_committee, save_committee
 from svgd_monai.committee.handlers import EpochMetrics
 from svgd_monai.committee.particles import Particles
-from svgd_monai.committee.progress import PROGRESS_FILE, TrainingState, plain_balance, read_progress
+from svgd_monai.committee.progress import PROGRESS_FILE, TrainingState, plain_balance, read_progress, validated
 from svgd_monai.committee.trainer import CommitteeTrainer
 from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.files import write_json, write_torch
@@ -136,7 +136,10 @@ class CommitteeKeeper:
 
     def keep(self, engine: Engine) -> None:
         """Note the validation, keep the committee if it is the best so far, and write the progress."""
-        value = self._validation()
+        self._note(engine, validated(self._metrics.take(), self.metric, self.checkpoint == "best"))
+        self._write(engine, engine.state.epoch, None)
+
+    def _note(self, engine: Engine, value: float | None) -> None:
         step = engine.state.iteration
         balance = plain_balance(getattr(engine.state, "balance", None))
         self.validations.append({"step": step, self.metric: value, "balance": balance})
@@ -146,7 +149,6 @@ class CommitteeKeeper:
             self.best = self.network.values.detach().clone()
             self.best_metric = -math.inf if value is None else value
             self.best_step = step
-        self._write(engine, engine.state.epoch, None)
 
     def save(self, engine: CommitteeTrainer) -> None:
         """Write the progress within an epoch, where that is due."""
@@ -156,15 +158,22 @@ class CommitteeKeeper:
 
     def _write(self, engine: Engine, epochs: int, guard: Mapping[str, Any] | None) -> None:
         """Write the progress: ``epochs`` are complete, and ``guard`` is what it has noted in one that is not."""
-        now = time.monotonic()
-        self.seconds += now - self._since
-        self._since = now
+        self._count_seconds()
         if is_first():
             write_torch(self.folder / PROGRESS_FILE, {**self._progress(engine), "epoch": epochs, "guard": guard})
 
-    def finish(self, engine: Engine) -> None:
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._since
+        self._since = now
+
+    def finish(self, engine: CommitteeTrainer) -> None:
         """Write the result; the progress has served."""
-        assert self.best is not None  # an epoch has passed
+        if self.best is None or (self.checkpoint == "last" and engine.state.iteration > self.best_step):
+            engine.guard.settle(engine.state)  # a handler has ended the training within an epoch
+            self._note(engine, None)
+            self._count_seconds()
+        assert self.best is not None  # of two that are not validated the newer counts
         with torch.no_grad():
             self.network.values.copy_(self.best)
         if not is_first():
@@ -180,17 +189,6 @@ class CommitteeKeeper:
         if self.model_file is not None:
             logger.info("and, for MONAI's tools, in %s", convert_committee(path, self.model_file))
         (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
-
-    def _validation(self) -> float | None:
-        """The metric of this epoch's validation; None where the epoch had none, or nothing to validate on."""
-        metrics = self._metrics.take()
-        if self.checkpoint == "best" and metrics and self.metric not in metrics:
-            raise SettingsError(
-                f"checkpoint: best goes by {self.metric}, and the validation measures {', '.join(metrics)}; give the "
-                "keeper one of these as its metric, or say --checkpoint last."
-            )
-        value = metrics.get(self.metric)
-        return float(value) if value is not None and math.isfinite(value) else None
 
     def _progress(self, engine: Engine) -> dict[str, Any]:
         return {

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from svgd_monai.committee.handlers import single_numbers
 from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.posterior import Balance
 from svgd_monai.errors import SettingsError
@@ -105,3 +106,23 @@ def plain_balance(balance: Balance | None) -> dict[str, float | None] | None:
         return None
     values = {name: float(value) for name, value in balance._asdict().items()}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def validated(metrics: Mapping[str, Any], name: str, decides: bool) -> float | None:
+    """The number by which an epoch's validation goes; None where the epoch had none, or nothing to validate on.
+
+    Args:
+        metrics: of the validation; empty without one.
+        name: the metric.
+        decides: whether it chooses the best.
+
+    Raises:
+        SettingsError: it should, and is not measured or not a single number.
+    """
+    value = single_numbers(metrics).get(name)
+    if decides and metrics and value is None:
+        odd = "that is not a single number" if name in metrics else f"the validation measures {', '.join(metrics)}"
+        raise SettingsError(
+            f"checkpoint: best goes by {name}, and {odd}; give the keeper another metric, or say --checkpoint last."
+        )
+    return value if value is not None and math.isfinite(value) else None

@@ -20,9 +20,10 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
 
 def training_steps(engine: Engine) -> int:
     """Steps of a training: those of its epochs, of which a trainer's ``max_steps`` may cut the last one short."""
-    length, epochs = engine.state.epoch_length, engine.state.max_epochs
-    limit = getattr(engine, "max_steps", None)
-    return limit if limit is not None and 0 <= epochs * length - limit < length else epochs * length
+    length: int = engine.state.epoch_length
+    steps: int = engine.state.max_epochs * length
+    limit: int | None = getattr(engine, "max_steps", None)
+    return limit if limit is not None and 0 <= steps - limit < length else steps
 
 
 class LearningRateSchedule:

@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -101,6 +102,24 @@ def test_the_evaluators_metrics_stand_in_the_line_and_among_the_records(caplog):
         )  # fmt: skip
     assert writer.scalars["training/val_dice", 14] == 0.25
     assert ", val_dice 0.2500," in caplog.text
+
+
+def test_a_metric_of_each_class_is_a_record_for_each_and_what_is_no_number_is_none(caplog):
+    network, writer = particles(), Writer()
+    evaluator = CommitteeEvaluator("cpu", batches(1), network, decollate=False)
+    odd = {
+        "dice": torch.tensor([0.25, 0.5]),
+        "iou": np.array([0.75]),
+        "note": "text",
+        "none": None,
+        "cases": {"a": 1.0},
+    }
+    evaluator.add_event_handler(Events.COMPLETED, lambda e: e.state.metrics.update(odd))
+    with caplog.at_level(logging.INFO, "svgd_monai"):
+        train(CommitteeTracker(writer, evaluator=evaluator), network, handlers=[ValidationHandler(1, evaluator)])
+    found = {tag: value for (tag, _), value in writer.scalars.items() if tag.startswith("training/")}
+    assert found == {"training/dice_0": 0.25, "training/dice_1": 0.5, "training/iou": 0.75}
+    assert ", dice_0 0.2500, dice_1 0.5000, iou 0.7500," in caplog.text
 
 
 def test_a_training_that_is_already_behind_its_last_step_is_not_logged(caplog):

@@ -345,6 +345,28 @@ def test_a_metric_that_is_not_measured_cannot_choose_the_best(tmp_path):
     train(tmp_path / "last", metric="val_iou", checkpoint="last")
 
 
+def test_a_metric_of_several_numbers_cannot_choose_the_best(tmp_path):
+    metrics = [torch.tensor([0.1, 0.2])] * 4
+    with pytest.raises(SettingsError, match=r"^checkpoint: best goes by val_dice, and that is not a single number;"):
+        train(tmp_path / "best", metrics=metrics)
+    train(tmp_path / "last", metrics=metrics, checkpoint="last")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "last", "kept"), [("best", 2, 2), ("last", 2, 2), ("best", 5, 3), ("last", 5, 5)]
+)
+def test_a_training_that_a_handler_ends_within_an_epoch_keeps_what_it_has(tmp_path, checkpoint, last, kept):
+    class End:
+        def attach(self, trainer):
+            trainer.add_event_handler(Events.ITERATION_COMPLETED(once=last), lambda _: trainer.terminate())
+
+    _, trace = train(tmp_path, checkpoint=checkpoint, handlers=[End()])
+    assert trace[-1][0] == last
+    assert record(tmp_path)["step"] == kept
+    assert torch.equal(committee(tmp_path), values_at(trace, kept))
+    assert not (tmp_path / "training.pt").exists()
+
+
 def test_a_model_file_that_cannot_be_written_is_refused_before_the_training(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SettingsError, match=r"^model_file: .*file cannot be written to"):
