@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -160,6 +161,10 @@ class Particles(nn.Module):
         return module
 
 
+#: What stands between a call and a constructor that MONAI decorates, and finds the arguments that do not fit.
+_CALLS = {"monai.utils.deprecate_utils", "inspect"}
+
+
 def fresh_network(architecture: Callable[[], nn.Module]) -> nn.Module:
     """A network of an architecture.
 
@@ -169,7 +174,8 @@ def fresh_network(architecture: Callable[[], nn.Module]) -> nn.Module:
     try:
         return architecture()
     except TypeError as error:
-        if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # the call itself, nothing within
+        within = {frame.f_globals.get("__name__") for frame, _ in list(walk_tb(error.__traceback__))[1:]}
+        if within <= _CALLS:  # the call itself, nothing within
             raise SettingsError(f"architecture: {error}.") from error
         raise
 

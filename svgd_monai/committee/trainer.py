@@ -69,8 +69,8 @@ class CommitteeTrainer(SupervisedTrainer):
         kwargs: further arguments of :class:`monai.engines.SupervisedTrainer`.
 
     Raises:
-        SettingsError: the optimiser has a weight decay or mixes the particles, or ``member_batches`` or
-            ``on_bad_particle`` is unknown.
+        SettingsError: the optimiser has a weight decay or mixes the particles, ``member_batches`` or
+            ``on_bad_particle`` is unknown, or ``compile`` is set.
     """
 
     def __init__(
@@ -90,6 +90,8 @@ class CommitteeTrainer(SupervisedTrainer):
         prepare_batch: Callable[..., Any] = default_prepare_batch,
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("compile"):
+            raise SettingsError("compile: a trainer of particles runs them one by one and does not compile them.")
         check_optimizer(optimizer)
         if member_batches not in MEMBER_BATCHES:
             raise SettingsError(f"member_batches: {member_batches!r} is not one of {', '.join(MEMBER_BATCHES)}.")

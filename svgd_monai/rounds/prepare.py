@@ -44,9 +44,14 @@ def check_parts(stages: Stages, folder: RunFolder) -> None:
         folder: the run's; one that has begun has been through it.
 
     Raises:
-        SettingsError: the network does not take the window, the optimiser cannot move particles, or a transform cannot
-            be told from another.
+        SettingsError: an overlay would take the handlers from stages, the network does not take the window, the
+            optimiser cannot move particles, or a transform cannot be told from another.
     """
+    if "handlers" in stages.overrides:
+        raise SettingsError(
+            "handlers: in the loop it would replace those of evaluate.yaml and acquire.yaml, which write what the loop "
+            "reads; add to those of one stage by a file of its own (stages#evaluate)."
+        )
     if not folder.run_file.is_file():
         parser = stages.parser("train", num_particles=1)  # all of them are alike
         parser.get_parsed_content("network_def")

@@ -381,6 +381,11 @@ class TestMistakes:
             ("loss: {_target_: half_written.Loss}", "_target_: problem in "),
             ("loss: {_target_: DiceCELoss, soft_max: true}", "_target_: DiceCELoss.__init__() got an unexpected "),
             ("architecture: {_target_: UNet, _mode_: callable}", "architecture: UNet.__init__() missing "),
+            (
+                "architecture: {_target_: VNet, _mode_: callable, acti: relu}",
+                "architecture: got an unexpected keyword ",
+            ),
+            ("handlers: []", "handlers: in the loop it would replace those of evaluate.yaml and acquire.yaml"),
             ("loss: {_target_: DiceCELoss, softmax: '@soft'}", "The referring item `@soft` is not defined"),
         ],
     )

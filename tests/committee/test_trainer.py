@@ -183,6 +183,11 @@ def test_an_optimiser_that_mixes_the_particles_is_refused(make):
     assert refuse(make).startswith(f"optimizer: {make.__name__} takes a statistic over a whole tensor")
 
 
+def test_compilation_is_refused():
+    with pytest.raises(SettingsError, match=r"^compile: "):
+        make_trainer(compile=True)
+
+
 @pytest.mark.parametrize(
     ("steps", "ends"),
     [(steps, [4, 8, last]) for steps, last in ((10, 10), (12, 12), (9, 9), (None, 12), (8, 12), (7, 12), (20, 12))],
