@@ -255,6 +255,12 @@ class TestNetworks:
         with pytest.raises(SettingsError, match=rf"^architecture: {name} has buffers \(.*\), which particles cannot"):
             Particles(architecture(name, **REFUSED[name]), 2)
 
+    @pytest.mark.parametrize(("name", "argument"), [("HighResNet", "norm_type"), ("SegResNetDS", "norm")])
+    def test_with_another_norm_fit(self, page, name, argument):
+        assert f"`{name}` with `{argument}: instance`" in " ".join(page.read_text().split())
+        options = {**REFUSED[name], argument: "instance"}
+        Particles(architecture(name, **options), 2, window=[2, 32, 32, 32], num_classes=4)
+
     @pytest.mark.parametrize(
         ("name", "options", "window", "begin"),
         [

@@ -4,10 +4,12 @@ import json
 import shutil
 
 import pytest
+import torch
 from command import TINY, run_bundle, words
 from printed import printed_commands, run_printed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from svgd_monai.committee import CommitteeKeeper
 from svgd_monai.rounds.stages import Stages, stage_files
 from svgd_monai.rounds.study.runner import Study
 
@@ -77,6 +79,22 @@ class TestPage:
         result = loop(bundle, "runs/pictures", validations_per_round=2, **more)
         assert result.exit_code == 1
         assert result.last_line.startswith("stages#train: not as in the run in runs/pictures")
+
+
+def test_the_page_s_scheduler_sets_the_rates_and_is_saved(bundle, phantom_mr, tmp_path):
+    tiny = {key: value for key, value in TINY.items() if key not in ("mi_grid", "rounds", "surface_distances")}
+    keys = {**tiny, "dataset_dir": phantom_mr, "output_dir": tmp_path, "model_file": "none", "steps_per_round": 4}
+    overlay = tmp_path / "keeper.yaml"
+    overlay.write_text("schedule#step_size: 1\ntrain#handlers#3#every: 0\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CommitteeKeeper, "finish", lambda *_: None)  # which removes the progress
+        result = run_bundle(
+            *words(bundle / "configs/train.yaml", bundle / "docs/examples/schedule.yaml", overlay, **keys)
+        )
+    assert result.exit_code == 0, result.last_line
+    saved = torch.load(tmp_path / "training.pt", weights_only=True)
+    assert saved["state"]["schedule"]["last_epoch"] == 4
+    assert saved["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.001 / 16)
 
 
 class TestOverlay:
