@@ -22,8 +22,8 @@ from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.progress import PROGRESS_FILE, TrainingState, plain_balance, read_progress, validated
 from svgd_monai.committee.trainer import CommitteeTrainer
 from svgd_monai.errors import RunFolderError, SettingsError
-from svgd_monai.files import write_json, write_torch
-from svgd_monai.processes import is_first
+from svgd_monai.files import TEMPORARY_SUFFIX, remove_temporaries, write_json, write_torch
+from svgd_monai.processes import everyones, is_first
 
 logger = logging.getLogger(__name__)
 
@@ -116,18 +116,25 @@ class CommitteeKeeper:
         Raises:
             SettingsError: it has been run with these objects, their state cannot be saved, or the model file not
                 be written.
+            RunFolderError: the processes do not see the same file.
         """
         if self.best is not None:
             raise SettingsError("The training has been run; another one needs a workflow that is initialised anew.")
-        if self.model_file is not None and is_first():
-            check_model_file(self.model_file)
+        if is_first():
+            remove_temporaries(self.folder.glob(f"*{TEMPORARY_SUFFIX}"))
+            if self.model_file is not None:
+                check_model_file(self.model_file)
         self.state.check()
         if not engine.has_event_handler(self.keep):
             # Only now, so behind all other handlers: what they do in a step or an epoch is part of what is kept.
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep)
         self._since = time.monotonic()
-        if self._resume(engine):
+        # The first removes the file when it is done: nobody goes on before all have read it.
+        found = everyones(engine.state.iteration if self._resume(engine) else None)
+        if len(set(found)) > 1:
+            raise RunFolderError(f"{self.folder / PROGRESS_FILE} is not the same to all processes.")
+        if found[0] is not None:
             logger.info("training continues at step %d", engine.state.iteration)
             return
         torch.manual_seed(self.seed)

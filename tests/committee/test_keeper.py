@@ -379,6 +379,12 @@ def test_the_result_is_there_only_when_the_training_is_complete(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
 
 
+def test_what_a_killed_training_left_half_written_goes(tmp_path):
+    (tmp_path / "training.pt.4194304.tmp").write_bytes(b"half")  # no process has so high a number
+    train(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["committee.pt", "training.json"]
+
+
 def test_the_progress_holds_tensors_and_plain_values(tmp_path):
     train(tmp_path, (Events.EPOCH_COMPLETED, 2))
     assert torch.load(tmp_path / "training.pt", weights_only=True)["iteration"] == 6

@@ -1,5 +1,6 @@
 """Several processes run the loop as one does, and when one of them dies they end with a sentence."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -93,6 +94,17 @@ def test_a_process_that_dies_ends_the_run_with_a_sentence_and_one_process_goes_o
     assert outcome(tmp_path) == outcome(alone)
 
 
+def test_two_processes_go_on_with_a_training_that_had_but_to_write_its_end(alone, phantom_mr, tmp_path):
+    """The first is done at once, and removes what the other has yet to read."""
+    argv = arguments(phantom_mr, tmp_path, OVERLAY)
+    codes, _ = run_together(argv, {0: ("svgd_monai.committee.keeper", None, "write_json", 1, None)}, timeout=60)
+    assert codes[0] == -signal.SIGKILL
+    assert (tmp_path / "round_000/training.pt").exists()
+    codes, errors = run_together(argv, timeout=200)
+    assert codes == [0, 0], errors
+    assert outcome(tmp_path) == outcome(alone)
+
+
 @pytest.mark.parametrize("mistake", [{"rounds": -1}, {"oracle": "people", "images": "."}])
 def test_a_mistake_is_told_once(mistake, phantom_mr, tmp_path):
     codes, errors = run_together(arguments(phantom_mr, tmp_path, OVERLAY, **mistake))
@@ -146,25 +158,48 @@ def test_torchrun_starts_the_processes_and_watches_them(alone, phantom_mr, tmp_p
     folder = tmp_path / "run"
     # Ten steps a second at the most, in a training of many: time enough to find the process and end it.
     keys = {**KEYS, "steps_per_round": 2000, "validations_per_round": 100}
-    start = [str(Path(sys.executable).with_name("torchrun")), "--nproc_per_node=2", "-m", "monai.bundle"]
     log = tmp_path / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen([*start, *arguments(phantom_mr, folder, OVERLAY, **keys)], stdout=file, stderr=file)
-        try:
-            until = time.monotonic() + 240
-            while not (folder / "round_000/training.pt").exists():
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < until
-                time.sleep(0.1)
-            os.kill(_process_of_rank(process.pid, 1), signal.SIGKILL)
-            assert process.wait(60) == 1
-        finally:
-            process.kill()
+    with started(log, arguments(phantom_mr, folder, OVERLAY, **keys)) as process:
+        kill_one_in_training(process, folder, log)
+        assert process.wait(60) == 1
     assert log.read_text().count("the same command goes on") == 1
 
-    argv = [*start, *arguments(phantom_mr, tmp_path / "whole", OVERLAY)]
-    subprocess.run(argv, check=True, capture_output=True, timeout=300)
+    with started(log, arguments(phantom_mr, tmp_path / "whole", OVERLAY)) as process:
+        assert process.wait(300) == 0, log.read_text()
     assert outcome(tmp_path / "whole") == outcome(alone)
+
+
+@pytest.mark.long
+def test_torchrun_begins_again_when_it_may(phantom_mr, tmp_path):
+    keys = {**KEYS, "steps_per_round": 200, "validations_per_round": 20}
+    alone, shared, log = tmp_path / "alone", tmp_path / "shared", tmp_path / "log"
+    assert run(arguments(phantom_mr, alone, **keys)).code == 0
+    with started(log, arguments(phantom_mr, shared, OVERLAY, **keys), "--max_restarts=1") as process:
+        kill_one_in_training(process, shared, log)
+        assert process.wait(600) == 0, log.read_text()
+    assert outcome(shared) == outcome(alone)
+
+
+@contextlib.contextmanager
+def started(log, argv, *options):
+    """torchrun with two processes, its output in a file."""
+    start = [str(Path(sys.executable).with_name("torchrun")), "--nproc_per_node=2", *options, "-m", "monai.bundle"]
+    with log.open("w") as file:
+        process = subprocess.Popen([*start, *argv], stdout=file, stderr=file)
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def kill_one_in_training(launcher, folder, log):
+    """SIGKILL to rank 1 as soon as the first training has written its progress."""
+    until = time.monotonic() + 240
+    while not (folder / "round_000/training.pt").exists():
+        assert launcher.poll() is None, log.read_text()
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    os.kill(_process_of_rank(launcher.pid, 1), signal.SIGKILL)
 
 
 def _process_of_rank(launcher, rank):
