@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from svgd_monai.committee import CommitteeMean, LogDiceLoss, Particles, median_bandwidth, svgd_direction
     from svgd_monai.seeding import derive_seed
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CommitteeMean",

@@ -60,24 +60,41 @@ def foreground_frame(image: Tensor) -> tuple[tuple[float, float], ...]:
     Returns:
         (low, high) in voxels along each axis, between 0 and the last; the whole volume where the image is constant.
     """
-    values = image.detach().cpu().numpy()
-    box = _without_constant_layers(values)
-    inner = values[(slice(None), *box)]
-    labels, count = ndimage.label((inner > values.min(axis=(1, 2, 3), keepdims=True)).any(axis=0))
-    if count == 0:
-        return tuple((0.0, float(side - 1)) for side in values.shape[1:])
-    # Layer by layer: a count over the whole would first copy it to 64-bit integers.
-    sizes = np.sum([np.bincount(layer.ravel(), minlength=count + 1)[1:] for layer in labels], axis=0)
-    foreground = labels == 1 + int(np.argmax(sizes))
+    found = _foreground(image)
+    if found is None:
+        return tuple((0.0, float(side - 1)) for side in image.shape[1:])
+    foreground, box = found
     frame = []
     for axis, outer in enumerate(box):
         layers = foreground.sum(axis=tuple(other for other in range(3) if other != axis))
         # A voxel's share lies between its two faces, half a voxel before and behind its centre.
         share = np.concatenate([[0.0], np.cumsum(layers) / layers.sum()])
         faces = outer.start - 0.5 + np.arange(len(share))
-        low, high = np.interp((OUTSIDE, 1 - OUTSIDE), share, faces).clip(0, values.shape[axis + 1] - 1)
+        low, high = np.interp((OUTSIDE, 1 - OUTSIDE), share, faces).clip(0, image.shape[axis + 1] - 1)
         frame.append((float(low), float(high)))
     return tuple(frame)
+
+
+def foreground_values(image: Tensor) -> Tensor:
+    """The voxels of the foreground, see :func:`foreground_frame`: (C, V); all of them where there is none."""
+    found = _foreground(image)
+    if found is None:
+        return image.flatten(1)
+    foreground, box = found
+    return image[(slice(None), *box)][:, torch.as_tensor(foreground, device=image.device)]
+
+
+def _foreground(image: Tensor) -> tuple[NDArray[np.bool_], tuple[slice, ...]] | None:
+    """The mask of the foreground, and the box of the volume that it lies in; None where the image is constant."""
+    values = image.detach().cpu().numpy()
+    box = _without_constant_layers(values)
+    inner = values[(slice(None), *box)]
+    labels, count = ndimage.label((inner > values.min(axis=(1, 2, 3), keepdims=True)).any(axis=0))
+    if count == 0:
+        return None
+    # Layer by layer: a count over the whole would first copy it to 64-bit integers.
+    sizes = np.sum([np.bincount(layer.ravel(), minlength=count + 1)[1:] for layer in labels], axis=0)
+    return labels == 1 + int(np.argmax(sizes)), box
 
 
 def _without_constant_layers(values: NDArray[Any]) -> tuple[slice, ...]:

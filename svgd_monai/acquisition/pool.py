@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from svgd_monai.acquisition.content import CONTENT_NAMES, on_grid
+from svgd_monai.acquisition.content import CONTENT_NAMES, foreground_values, on_grid
 from svgd_monai.acquisition.information import aggregate_information, is_constant
 from svgd_monai.acquisition.information_store import InformationStore
 from svgd_monai.errors import SettingsError
+
+#: Goes up when the same images give other values.
+FORMAT = 2
 
 
 class ImageDataset(Protocol):
@@ -72,8 +75,14 @@ class PoolInformation:
         self.aggregation = aggregation
         self.content = content
         preprocessing = getattr(dataset, "transform_hash", "")
-        settings = {"bins": bins, "grid": self.grid, "content": content, "preprocessing": preprocessing}
-        self.store = InformationStore(store, settings)
+        settings = {
+            "bins": bins,
+            "grid": self.grid,
+            "content": content,
+            "preprocessing": preprocessing,
+            "format": FORMAT,
+        }
+        self.store = InformationStore(store, settings | {"format": FORMAT})
         self._position = {item["case"]: index for index, item in enumerate(dataset.data)}
         self._key = {item["case"]: item.get("fingerprint", item["image"]) for item in dataset.data}
         # A single channel keeps the image's own key.
@@ -141,10 +150,21 @@ class PoolInformation:
         if self.grid is None:
             self._check_shape(image)
             return one
-        if is_constant(one, self.store.bins):
+        if self._is_constant(image, channel):
             # Resampled, or in a frame about them, its few stray voxels would be more than a few.
             return one.new_full((1, *self.grid), float(one.median()))
         return on_grid(image, self.grid, self.content)[channel : channel + 1]  # whole: the channels have one frame
+
+    def _is_constant(self, image: Tensor, channel: int) -> bool:
+        """Whether a channel is constant; where the foreground is compared, a small body in much air is not."""
+        bins, one = self.store.bins, image[channel : channel + 1]
+        if not is_constant(one, bins):
+            return False
+        if self.content == "volume":
+            return True
+        body = foreground_values(image)[channel : channel + 1]
+        middles = torch.stack([one.median(), body.median()])[None]
+        return bool(is_constant(middles, bins) or is_constant(body, bins))
 
     def _check_shape(self, image: Tensor) -> None:
         first = getattr(self, "_shape", image.shape)

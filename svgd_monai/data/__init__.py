@@ -19,7 +19,7 @@ from svgd_monai.data.source import (
     round_datalist,
     stage_datalist,
 )
-from svgd_monai.data.spatial import to_grid
+from svgd_monai.data.spatial import FileAffineReader, to_grid
 from svgd_monai.data.splits import Split, draw_split, read_split, resolve_split
 from svgd_monai.data.task import TaskData, find_cases, load_task
 from svgd_monai.data.transforms import (
@@ -37,6 +37,7 @@ __all__ = [
     "FLAGS_FILE",
     "CaseFacts",
     "Draw",
+    "FileAffineReader",
     "MSDDataset",
     "RoundDatalist",
     "Split",

@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 
 from svgd_monai.acquisition import PoolView, ScoreOptions, get_strategy, rank_cases, select
 from svgd_monai.acquisition.handler import SCORES_FILE
-from svgd_monai.data import check_cases
+from svgd_monai.data import check_cases, transform_key
 from svgd_monai.data.check_cache import CHECKS_FILE
 from svgd_monai.data.entries import Item
 from svgd_monai.errors import CheckpointError, SettingsError
@@ -156,6 +156,7 @@ class PoolScorer:
             "configuration": hashlib.sha256(self.config_file.read_bytes()).hexdigest(),
             "map": get_strategy(self.acquisition).uncertainty_map,
             "reduction": parser.get_parsed_content("uncertainty_reduction"),
+            "preprocessing": transform_key(parser.get_parsed_content("preprocessing").flatten().transforms).decode(),
         }
         store = MeasureStore(self.folder / "measures.json", premises)
         fresh = [item for item in items if item["fingerprint"] not in store.images]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from svgd_monai.errors import RunFolderError
 from svgd_monai.evaluation.handler import CASES_FILE
 from svgd_monai.files import TEMPORARY_SUFFIX, check_torch, read_csv, read_json, remove_temporaries, write_json
 from svgd_monai.history import LATER_KEYS
+
+logger = logging.getLogger(__name__)
 
 #: What concerns the people who label may change from command to command; the ledger says what held when.
 PEOPLE_KEYS = frozenset(
@@ -111,6 +114,12 @@ class RunFolder:
         write_json(self.run_file, {**read_json(self.run_file), "finished": True})
 
     def _compare(self, found: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        begun = found.get("versions", {}).get("svgd_monai")
+        if begun != __version__:
+            logger.warning(
+                "The run in %s was begun with svgd_monai %s, this is %s: see CHANGELOG.md for what measures otherwise.",
+                self.root, begun, __version__,
+            )  # fmt: skip
         before, now = found["settings"], record["settings"]
         if now["rounds"] < before["rounds"]:
             raise RunFolderError(

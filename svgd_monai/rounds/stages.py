@@ -26,6 +26,12 @@ logger = logging.getLogger(__name__)
 _NO_CONFIGURATION = (AttributeError, KeyError, TypeError, UserWarning, ValueError)
 
 
+#: What each round sets in its stages (:mod:`svgd_monai.rounds.round`).
+ROUND_KEYS = frozenset(
+    {"round", "stage_dir", "datalist_file", "committee_file", "initial_committee", "model_file", "query"}
+)
+
+
 def stage_files(stages: Mapping[str, str | Sequence[str]], folder: Path) -> dict[str, list[Path]]:
     """Where the files of each stage lie.
 
@@ -94,10 +100,10 @@ class Stages:
         """A file that changes a stage is no place for what the loop sets in it: the loop's value would stand."""
         for path in further:
             keys = {str(key).lstrip("+~").partition("#")[0] for key in ConfigParser.load_config_file(str(path))}
-            if lost := sorted(keys & self.overrides.keys()):
+            if lost := sorted(keys & (self.overrides.keys() | ROUND_KEYS)):
                 raise SettingsError(
-                    f"stages#{stage}: {path} sets {', '.join(lost)}, which the loop sets in all its stages; set it on "
-                    "the loop, on the command line or in an overlay."
+                    f"stages#{stage}: {path} sets {', '.join(lost)}, which the loop sets in its stages; where it may "
+                    "be set, it is set on the loop: on the command line or in an overlay."
                 )
 
     def parser(self, stage: str, **keys: Any) -> ConfigParser:

@@ -59,9 +59,11 @@ def meet() -> Meeting | None:
     """
     if not _meetings and _started() > 1:
         store, rank, ranks = next(rendezvous("env://"))
-        # The launcher's store outlives a restart (torchrun --max_restarts), and what the last attempt said with it.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        _meetings.append(Meeting(PrefixStore(f"attempt_{attempt}", store), rank, ranks))
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":
+            # A single launcher's store outlives its restarts (torchrun --max_restarts), and so what was said before;
+            # several launchers meet anew, and do not count alike.
+            store = PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        _meetings.append(Meeting(store, rank, ranks))
         if threading.current_thread() is threading.main_thread():
             _end_when_blocked()
     return meeting()

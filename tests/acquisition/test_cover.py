@@ -249,6 +249,15 @@ def test_an_image_of_one_value_but_for_a_few_voxels_has_no_information(images, t
     assert found[:-1].isfinite().all()
 
 
+def test_a_small_body_in_much_air_is_no_constant_image(images, tmp_path):
+    """Its frame is what the foreground is compared for."""
+    places = torch.stack(torch.meshgrid(*[torch.arange(24.0)] * 3, indexing="ij"))
+    texture = torch.rand(1, 24, 24, 24, generator=torch.Generator().manual_seed(3))
+    images.images[-1] = torch.where((places - 10).square().sum(0) < 5, 0.2 + 0.8 * texture, 0.0)
+    found = PoolInformation(images, tmp_path / "pairs.npz", (12, 12, 12), content="foreground")(names(16), names(2))
+    assert found.isfinite().all()
+
+
 def test_a_pool_gives_pairs_in_nats_through_its_store(images, tmp_path):
     pool = information(images, tmp_path)
     rows, columns = names(16)[:6], names(16)[4:8]

@@ -77,6 +77,15 @@ def test_a_run_of_a_version_without_a_key_goes_on_with_what_it_worked_by(tmp_pat
         folder.open({**record, "settings": {**record["settings"], "redraws": "random"}})
 
 
+def test_a_run_of_another_version_goes_on_with_a_warning(tmp_path, caplog):
+    record = {"settings": {"rounds": 1}, "components": {}, "split": {}, "versions": {"svgd_monai": "0.0.9"},
+              "dataset": {"fingerprint": "f", "classes": {}, "root": "d"}}  # fmt: skip
+    folder, now = RunFolder(tmp_path), {**record, "versions": {"svgd_monai": svgd_monai.__version__}}
+    assert folder.open(record) is False
+    assert folder.open(now) is False
+    assert "was begun with svgd_monai 0.0.9, this is" in caplog.text
+
+
 def test_progress_beside_a_committee_is_removed(folder):
     (folder.round(0) / "training.pt").write_bytes(b"x")
     open_round = folder.round(1)

@@ -15,7 +15,7 @@ import yaml
 
 from svgd_monai.data.check_cache import CHECKS_FILE
 from svgd_monai.errors import RunFolderError
-from svgd_monai.files import TEMPORARY_SUFFIX, remove_temporaries, write_bytes, write_text
+from svgd_monai.files import TEMPORARY_SUFFIX, read_json, remove_temporaries, write_bytes, write_text
 from svgd_monai.report.build import write_report
 from svgd_monai.rounds.first import QUERY_KEYS
 from svgd_monai.rounds.lock import BUSY, is_locked
@@ -219,9 +219,10 @@ class Study:
         """A run's folder tells by itself what its cases are: reports read nothing else."""
         checks, own = (folder / "cache" / CHECKS_FILE for folder in (self.folder, self.folder / cell.place))
         if self.states[cell] == DONE and checks.is_file():
-            content = checks.read_bytes()
-            if not own.is_file() or own.read_bytes() != content:
-                write_bytes(own, content)
+            try:
+                read_json(own)
+            except RunFolderError:  # there is none, or a part of one
+                write_bytes(own, checks.read_bytes())
 
     def _look(self, cell: Cell) -> None:
         self.progress[cell] = look(self.folder / cell.place, int(self.overlay(cell)["rounds"]))
