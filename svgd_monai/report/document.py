@@ -173,8 +173,8 @@ def _queries(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
         return
     yield Table(
         "Queries of all n seeds together; redraws are those of a case that was labelled already. Ranks of the newly "
-        "queried cases among the unlabelled ones of their round, 0 the least and 1 the greatest; 0.5 is the pool's own "
-        "mean. Mean ± standard deviation over seeds. File: queries.csv.",
+        "queried cases among the N unlabelled ones of their round, (rank - 1/2) / N: near 0 the least, near 1 the "
+        "greatest; 0.5 is the pool's own mean. Mean ± standard deviation over seeds. File: queries.csv.",
         ["method", "n", "queries", "redraws", "share", "rank of predicted volume", "rank of uncertainty"],
         [
             [r["method"], str(r["seeds"]), str(r["queries"]), str(r["redraws"]), percent(r["redraw_share"]),

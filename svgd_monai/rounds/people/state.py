@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from svgd_monai.acquisition.handler import QUERIES_FILE, SCORES_FILE
 from svgd_monai.data.datalist import MSDDataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.nifti import read_bytes
@@ -100,14 +101,16 @@ def begun(file: Path, goes_on: bool, ledger: PeopleLedger, data: PeopleData, dat
 
     Args:
         file: its data list.
-        goes_on: whether another round may follow that has not begun. When this one had left nothing to label, it scores
-            what has come since: images that joined, or declines that were taken back.
+        goes_on: whether another round may follow that has not begun. When this one was the last, or had left nothing to
+            label, it asks of what is unlabelled now: images have joined, cases been labelled, declines taken back.
         ledger: of the run.
         data: the cases.
         dataset: the run as a data set.
     """
     datalist = read_datalist(file, dataset)
-    if not goes_on or datalist.unlabeled or not ledger.unlabelled:
+    known = [item["case"] for item in datalist.unlabeled]
+    was_last = (file.parent / SCORES_FILE).is_file() and not (file.parent / QUERIES_FILE).is_file()
+    if not goes_on or not ledger.unlabelled or known == ledger.unlabelled or (known and not was_last):
         return datalist
     datalist = replace(datalist, unlabeled=[data.pool[case] for case in ledger.unlabelled])
     (file.parent / ADVICE_FILE).unlink(missing_ok=True)  # it says that no case is left

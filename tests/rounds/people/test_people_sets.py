@@ -195,6 +195,24 @@ def test_a_run_whose_pool_was_exhausted_goes_on_when_images_join(pool, tmp_path)
     assert [row["unique_labels"] for row in curve(team.folder)] == ["3", "5"]
 
 
+def test_a_finished_run_that_takes_more_rounds_asks_of_what_is_unlabelled_by_then(pool, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(5, 12):
+        shutil.copy(pool / f"imagesTr/phantom_mr_{number:03d}.nii.gz", images)
+    team = Team(pool, tmp_path / "run", images=images, rounds=1)
+    team.works()
+    team.label(*team.worklist(0))
+    team.works()
+    team.label(*team.worklist(1))
+    assert "is complete" in team.works()
+    first, second = datalist(team.folder, 1, "unlabeled")
+    team.label(first)
+    shutil.copy(pool / "imagesTr/phantom_mr_012.nii.gz", images)
+    assert "Worklist 2, 2 cases" in team.works(rounds=2)
+    assert set(team.worklist(2)) == {second, "phantom_mr_012"}
+
+
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
