@@ -82,7 +82,7 @@ class PoolInformation:
             "preprocessing": preprocessing,
             "format": FORMAT,
         }
-        self.store = InformationStore(store, settings | {"format": FORMAT})
+        self.store = InformationStore(store, settings)
         self._position = {item["case"]: index for index, item in enumerate(dataset.data)}
         self._key = {item["case"]: item.get("fingerprint", item["image"]) for item in dataset.data}
         # A single channel keeps the image's own key.

@@ -98,8 +98,9 @@ def state_of(case: str, save_as: str, ledger: PeopleLedger, complaints: Sequence
     current = ledger.current(case)
     slot = parts[1] if len(parts) > 2 else ""
     label = current.get(slot) or (next(iter(current.values()), None) if len(parts) == 2 else None)
+    instead = f"; {current[''].source} trains" if slot and "" in current else ""
     if label is not None:
         by = f" by {label.annotator}" if label.annotator else ""
         taken = f"accepted{by}, {label.time[:16].replace('T', ' ')} UTC"
-        return taken if refused is None else f"{taken}; a later file is refused: {refused}"
-    return "to do" if refused is None else f"refused: {refused}"
+        return (taken if refused is None else f"{taken}; a later file is refused: {refused}") + instead
+    return ("to do" if refused is None else f"refused: {refused}") + instead

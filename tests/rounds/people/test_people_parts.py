@@ -10,6 +10,7 @@ from svgd_monai.rounds.people.handed import handed_files
 from svgd_monai.rounds.people.ledger import Entry, Label, PeopleLedger, training_list
 from svgd_monai.rounds.people.notes import read_notes
 from svgd_monai.rounds.people.selection import assign, choose_validation, next_cases
+from svgd_monai.rounds.people.sheet import state_of
 from svgd_monai.rounds.people.table import read_assignments
 
 CASES = [f"case_{n}" for n in range(10)]
@@ -215,6 +216,16 @@ class TestLedger:
         assert [each["new_labels"] for each in content["rounds"]] == [["case_1", "case_2"], ["case_4"]]
         first = {case: content["cases"][case]["labelled_in_round"] for case in CASES[1:5]}
         assert first == {"case_1": 0, "case_2": 0, "case_3": None, "case_4": 1}
+
+    def test_the_sheet_says_which_label_trains_where_it_is_neither_annotators(self):
+        ledger = self.ledger()
+        places = [f"labels/{name}/case_2.nii.gz" for name in ("bob", "ann", "cleo")]
+        before = [state_of("case_2", place, ledger, []) for place in places]
+        assert [state.partition(",")[0] for state in before] == ["accepted by bob", "accepted by ann", "to do"]
+        ledger.labels["case_2"].append(label("", "d"))
+        after = [state_of("case_2", place, ledger, []) for place in places]
+        assert after == [f"{state}; labels/x trains" for state in before]
+        assert ledger.label("case_2").sha256 == "d"
 
     def test_the_newest_worklist_says_who_is_asked(self):
         ledger = self.ledger()

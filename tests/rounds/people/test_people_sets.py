@@ -154,15 +154,19 @@ def test_labels_that_are_there_already_start_the_first_round(pool, tmp_path):
     assert not (tmp_path / "run/worklist/round_000/worklist.csv").exists()
 
 
+def add_images(pool, images, numbers):
+    """Copy images of these numbers into a folder."""
+    images.mkdir(exist_ok=True)
+    for number in numbers:
+        shutil.copy(pool / f"imagesTr/phantom_mr_{number:03d}.nii.gz", images)
+
+
 def test_images_may_join_but_none_may_go_or_change(pool, tmp_path):
     images = tmp_path / "images"
-    images.mkdir()
-    for number in range(5, 10):
-        shutil.copy(pool / f"imagesTr/phantom_mr_{number:03d}.nii.gz", images)
+    add_images(pool, images, range(5, 10))
     team = Team(pool, tmp_path / "run", images=images, rounds=1)
     team.works()
-    for number in (10, 11):
-        shutil.copy(pool / f"imagesTr/phantom_mr_{number:03d}.nii.gz", images)
+    add_images(pool, images, (10, 11))
     team.label(*team.worklist(0))
     assert "2 new images join the pool: phantom_mr_010, phantom_mr_011." in team.works()
     assert "phantom_mr_011" in datalist(tmp_path / "run", 0, "unlabeled")
@@ -174,17 +178,14 @@ def test_images_may_join_but_none_may_go_or_change(pool, tmp_path):
 
 def test_a_run_whose_pool_was_exhausted_goes_on_when_images_join(pool, tmp_path):
     images = tmp_path / "images"
-    images.mkdir()
-    for number in (5, 6, 7):
-        shutil.copy(pool / f"imagesTr/phantom_mr_{number:03d}.nii.gz", images)
+    add_images(pool, images, (5, 6, 7))
     team = Team(pool, tmp_path / "run", images=images, rounds=3)
     team.works()
     team.label(*team.worklist(0))
     assert "The pool is exhausted" in team.works()
     assert "is finished" in team.works()
     before = (team.folder / "round_000/committee.pt").read_bytes()
-    for number in (8, 9, 10):
-        shutil.copy(pool / f"imagesTr/phantom_mr_{number:03d}.nii.gz", images)
+    add_images(pool, images, (8, 9, 10))
     said = team.works()
     assert "Worklist 1, 2 cases" in said
     assert "no case is left" not in (team.folder / "round_000/advice.txt").read_text()
@@ -197,9 +198,7 @@ def test_a_run_whose_pool_was_exhausted_goes_on_when_images_join(pool, tmp_path)
 
 def test_a_finished_run_that_takes_more_rounds_asks_of_what_is_unlabelled_by_then(pool, tmp_path):
     images = tmp_path / "images"
-    images.mkdir()
-    for number in range(5, 12):
-        shutil.copy(pool / f"imagesTr/phantom_mr_{number:03d}.nii.gz", images)
+    add_images(pool, images, range(5, 12))
     team = Team(pool, tmp_path / "run", images=images, rounds=1)
     team.works()
     team.label(*team.worklist(0))
@@ -208,7 +207,7 @@ def test_a_finished_run_that_takes_more_rounds_asks_of_what_is_unlabelled_by_the
     assert "is complete" in team.works()
     first, second = datalist(team.folder, 1, "unlabeled")
     team.label(first)
-    shutil.copy(pool / "imagesTr/phantom_mr_012.nii.gz", images)
+    add_images(pool, images, [12])
     assert "Worklist 2, 2 cases" in team.works(rounds=2)
     assert set(team.worklist(2)) == {second, "phantom_mr_012"}
 
