@@ -123,7 +123,7 @@ def test_entries_of_a_data_list(tmp_path, entries):
             for path in (i["image"],)
         )
     bad = {}
-    value_or(DataError, read_dataset, tmp_path, False, True, bad)
+    value_or(DataError, read_dataset, tmp_path, False, bad)
     assert all(isinstance(words, str) for words in bad.values())
 
 
