@@ -10,7 +10,7 @@ from svgd_monai.errors import RunFolderError
 from svgd_monai.files import write_csv, write_torch
 from svgd_monai.rounds import RunFolder, run_folder
 from svgd_monai.rounds.round import Round
-from svgd_monai.rounds.stages import Stages
+from svgd_monai.rounds.stages import ROUND_KEYS, Stages
 
 
 @pytest.fixture
@@ -52,6 +52,19 @@ def test_a_round_that_lacks_a_file_is_not_complete(folder, name):
     assert Round(folder, stages, 0).complete(final=False)
     (folder.round(0) / name).unlink()
     assert not Round(folder, stages, 0).complete(final=False)
+
+
+def test_what_a_round_sets_in_its_stages_is_known_to_be_its_own(folder):
+    """A stage's file that sets one of these would have no effect, and is refused."""
+    number = Round(folder, Stages({}, {}), 0)
+    set_by_it = []
+    number.stages.run = lambda _, **keys: set_by_it.extend(keys) or 0.0
+    for path in (folder.committee(0), number.folder / "metrics.json", number.folder / "queries.json"):
+        path.unlink()
+    number.train(warm_start=False)
+    number.measure()
+    number.score(final=False)
+    assert set(set_by_it) == ROUND_KEYS
 
 
 def test_the_record_needs_no_installed_package(tmp_path, monkeypatch):
