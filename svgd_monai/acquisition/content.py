@@ -76,7 +76,14 @@ def foreground_frame(image: Tensor) -> tuple[tuple[float, float], ...]:
 
 
 def foreground_values(image: Tensor) -> Tensor:
-    """The voxels of the foreground, see :func:`foreground_frame`: (C, V); all of them where there is none."""
+    """The voxels of the foreground, see :func:`foreground_frame`.
+
+    Args:
+        image: (C, X, Y, Z), preprocessed.
+
+    Returns:
+        (C, V), all voxels where the image is constant and has no foreground.
+    """
     found = _foreground(image)
     if found is None:
         return image.flatten(1)

@@ -19,7 +19,11 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
 
 
 def training_steps(engine: Engine) -> int:
-    """Steps of a training: those of its epochs, of which a trainer's ``max_steps`` may cut the last one short."""
+    """Steps of a training: those of its epochs, of which a trainer's ``max_steps`` may cut the last one short.
+
+    Args:
+        engine: a trainer that runs, for MONAI's knows the length of its epochs by then.
+    """
     length: int = engine.state.epoch_length
     steps: int = engine.state.max_epochs * length
     limit: int | None = getattr(engine, "max_steps", None)

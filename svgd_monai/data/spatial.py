@@ -23,7 +23,12 @@ class FileAffineReader(NibabelReader):
     """
 
     def read(self, data: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], **kwargs: Any) -> Any:
-        """The image of nibabel, or a list of them for several files."""
+        """The image of nibabel, or a list of them for several files, not yet loaded.
+
+        Args:
+            data: a file, or several.
+            kwargs: of :func:`nibabel.load`.
+        """
         self.filenames = [data] if isinstance(data, (str, os.PathLike)) else list(data)
         images = [nib.load(name, **{**self.kwargs, **kwargs}) for name in self.filenames]
         return images if len(images) > 1 else images[0]

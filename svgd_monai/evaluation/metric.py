@@ -18,6 +18,8 @@ class CaseDice(CumulativeIterationMetric):
     committees it would prefer the one that invents a tumour. Where nothing is to be found and nothing is predicted in
     any case it is NaN, of which a checkpoint takes no notice; MONAI's is 0.
 
+    Predictions and truths are one-hot, (B, C, ...) or lists of (C, ...), background first.
+
     Wire it by ``monai.handlers.IgniteMetricHandler(metric_fn=CaseDice(), ...)``.
     """
 
