@@ -18,6 +18,7 @@ from monai.bundle import (
     verify_net_in_out,
 )
 
+import svgd_monai
 from svgd_monai.committee import Particles, convert_committee, load_committee, save_committee
 from svgd_monai.data import make_phantom
 
@@ -146,7 +147,7 @@ class TestModelZoo:
     def test_the_version_is_the_packages_and_stands_in_the_changelog(self, bundle):
         content = json.loads((bundle / "configs/metadata.json").read_text())
         assert content["version"] in content["changelog"]
-        assert content["required_packages_version"]["svgd_monai"] == content["version"]
+        assert content["required_packages_version"]["svgd_monai"] == content["version"] == svgd_monai.__version__
 
     def test_the_shapes_hold_at_the_bundles_own_size(self, published):
         verify_net_in_out(
