@@ -1,6 +1,10 @@
+import copy
 import json
 import logging
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from svgd_monai.acquisition import (
     digitise,
     image_mutual_information,
     information,
+    information_images,
     information_store,
     is_constant,
     pairwise_mutual_information,
@@ -438,6 +443,77 @@ def test_long_computations_are_saved_in_between(path, monkeypatch):
     InformationStore(path, SETTINGS).matrix(keys(0, 1, 2), keys(4), load)
     assert stored == [0, 0, 3, 5]  # the column's entropy, and with each row its entropy and the pair
     assert [file.name for file in path.parent.iterdir() if file.is_file()] == [path.name]
+
+
+def test_the_file_is_written_once_a_minute_however_many_the_rows(path, monkeypatch):
+    pool, seconds, written = Pool(), [0], []
+
+    def load(key):
+        seconds.append(seconds[-1] + 25)
+        return pool.load(key)
+
+    monkeypatch.setattr(information_store, "time", SimpleNamespace(monotonic=lambda: seconds[-1]))
+    monkeypatch.setattr(information_store, "write_pairs", lambda *_: written.append(seconds[-1]))
+    InformationStore(path, SETTINGS).matrix(keys(0, 1, 2, 3, 5, 6, 7), keys(4), load)
+    assert written == [100, 175, 200]  # the column is read first; behind the third row and the sixth, and at the end
+
+
+def test_a_folder_that_may_only_be_read_gives_the_same_values(path, monkeypatch):
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(information_images.files, "write_bytes", refuse)
+    pool = Pool()
+    images = information_images.DigitisedImages(path.parent, {}, 16, (0.0, 1.0))
+    assert torch.equal(images.get("key0", pool.load), digitise(pool.images["key0"], 16, (0.0, 1.0)))
+
+
+class Together:
+    """Processes that share a pool, as threads."""
+
+    def __init__(self, monkeypatch, ranks):
+        self.own = threading.local()
+        self.parts = [None] * ranks
+        self.barrier = threading.Barrier(ranks, timeout=20)
+        monkeypatch.setattr(information_store, "processes", lambda: (getattr(self.own, "rank", 0), ranks))
+        monkeypatch.setattr(information_store, "is_first", lambda: getattr(self.own, "rank", 0) == 0)
+        monkeypatch.setattr(information_store, "everyones", self.everyones)
+        monkeypatch.setattr(information_store, "agreed", lambda value: self.everyones(value)[0])
+
+    def everyones(self, value):
+        self.parts[self.own.rank] = copy.deepcopy(value)
+        self.barrier.wait()
+        parts = copy.deepcopy(self.parts)
+        self.barrier.wait()
+        return parts
+
+    def run(self, *calls):
+        def one(rank):
+            self.own.rank = rank
+            return calls[rank]()
+
+        with ThreadPoolExecutor(len(calls)) as pool:
+            return list(pool.map(one, range(len(calls))))
+
+
+def test_processes_share_the_pairs_and_agree_on_what_is_known(path, monkeypatch):
+    """Also where the first has written to the file since another has read it."""
+    pool, rows, columns = Pool(), keys(0, 1, 2, 3), keys(4, 5)
+    # Digitised before, for threads have one number of process in the names of their temporary files.
+    InformationStore(path.with_name("other.npz"), SETTINGS).matrix(rows, columns, pool.load)
+    late = InformationStore(path, SETTINGS)
+    InformationStore(path, SETTINGS).matrix(keys(6), keys(7, 5), pool.load)
+    first = InformationStore(path, SETTINGS)
+    together = Together(monkeypatch, 2)
+    found = together.run(*(lambda store=store: store.matrix(rows, columns, pool.load) for store in (first, late)))
+    for matrix in found:
+        torch.testing.assert_close(matrix, pool.reference(rows, columns), atol=1e-12, rtol=0)
+    # Each the pairs of two rows, and of them and of the columns the entropies; key5's is known.
+    assert [store.computed for store in (first, late)] == [4 + 2 + 1, 4 + 2 + 1]
+    monkeypatch.undo()
+    again = InformationStore(path, SETTINGS)
+    again.matrix([*rows, "key6"], columns[1:], pool.load)
+    assert again.computed == 0
 
 
 def test_images_that_cannot_be_compared_are_named(path):
