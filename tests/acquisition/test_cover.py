@@ -249,13 +249,40 @@ def test_an_image_of_one_value_but_for_a_few_voxels_has_no_information(images, t
     assert found[:-1].isfinite().all()
 
 
-def test_a_small_body_in_much_air_is_no_constant_image(images, tmp_path):
-    """Its frame is what the foreground is compared for."""
+@pytest.mark.parametrize(
+    ("content", "low", "high", "defined"),
+    [
+        ("foreground", 0.2, 1.0, True),  # its frame is what the foreground is compared for
+        ("volume", 0.2, 1.0, False),  # where it is nearly nothing
+        ("foreground", 0.6, 0.6, False),  # of one value
+        ("foreground", 0.01, 0.01, False),  # hardly brighter than the air, but for a voxel
+    ],
+)
+def test_a_small_body_in_much_air_is_an_image_where_the_foreground_is_compared(
+    images, tmp_path, content, low, high, defined
+):
     places = torch.stack(torch.meshgrid(*[torch.arange(24.0)] * 3, indexing="ij"))
     texture = torch.rand(1, 24, 24, 24, generator=torch.Generator().manual_seed(3))
-    images.images[-1] = torch.where((places - 10).square().sum(0) < 5, 0.2 + 0.8 * texture, 0.0)
-    found = PoolInformation(images, tmp_path / "pairs.npz", (12, 12, 12), content="foreground")(names(16), names(2))
-    assert found.isfinite().all()
+    images.images[-1] = torch.where((places - 10).square().sum(0) < 5, low + (high - low) * texture, 0.0)
+    if high == 0.01:
+        images.images[-1][0, 10, 10, 10] = 0.8
+    found = PoolInformation(images, tmp_path / "pairs.npz", (12, 12, 12), content=content)(names(16), names(2))
+    assert found[:-1].isfinite().all()
+    assert bool(found[-1].isfinite()) == defined
+
+
+def test_the_highest_information_with_a_labelled_case_counts_on_demand(images, tmp_path):
+    pool = PoolInformation(images, tmp_path / "pairs.npz", grid=None, bins=16, aggregation="max")
+    rows, columns = names(16)[:6], names(16)[6:9]
+    assert torch.equal(pool(rows, columns), pool.pairs(rows, columns).amax(1))
+
+
+def test_volumes_of_other_shapes_are_not_compared_as_they_are(images, tmp_path):
+    """Also of as many voxels, of which none would lie at its place."""
+    images.images[1] = images.images[1].transpose(2, 3)
+    sentence = r"^mi_grid: null needs volumes of one shape, the pool has \(12, 12, 14\) and \(12, 14, 12\)\.$"
+    with pytest.raises(SettingsError, match=sentence):
+        information(images, tmp_path).pairs(names(16)[:1], names(16)[1:2])
 
 
 def test_a_pool_gives_pairs_in_nats_through_its_store(images, tmp_path):

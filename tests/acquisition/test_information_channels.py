@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import mutual_info_score
 
-from svgd_monai.acquisition import PoolInformation
+from svgd_monai.acquisition import PoolInformation, pairwise_mutual_information
+from svgd_monai.acquisition.content import on_grid
 from svgd_monai.errors import SettingsError
 
 CASES = ["a", "b", "c"]
@@ -60,6 +61,35 @@ def test_a_channel_that_is_constant_in_one_of_the_two_is_left_out(tmp_path):
     found = pairs(images, tmp_path / "pairs.npz", channels=2)
     assert float(found[0, 1]) == pytest.approx(reference(images[0, 1], images[1, 1]), abs=1e-12)
     assert found.isnan().tolist() == [[False, False, True], [False, False, True], [True, True, True]]
+
+
+def bodies():
+    """(3, 2, 16, 18, 14): in air of 0 noise, in each channel at another place."""
+    images = torch.zeros(3, 2, 16, 18, 14)
+    noise = 0.2 + 0.8 * torch.rand(3, 2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    for place, (image, values) in enumerate(zip(images, noise, strict=True)):
+        image[0, 1:9, 2:10, 3:11], image[1, 5 + place : 13 + place, 6:14, 3:11] = values
+    return images
+
+
+def test_the_channels_of_an_image_have_one_frame(tmp_path):
+    """One voxel of all channels goes to one place of the grid."""
+    images, grid = bodies(), (10, 10, 10)
+    pool = PoolInformation(Images(images), tmp_path / "pairs.npz", grid, 8, content="foreground", channels=2)
+    framed = torch.stack([on_grid(image, grid, "foreground") for image in images])
+    expected = [pairwise_mutual_information(framed[:, channel], framed[:, channel], 8) for channel in range(2)]
+    torch.testing.assert_close(pool.pairs(CASES, CASES), torch.stack(expected).mean(0))
+
+
+def test_a_channel_with_little_in_a_large_body_is_left_out(tmp_path):
+    """The body is that of all channels, and in most of it this one is empty."""
+    images = bodies()
+    images[:, 1] = 0
+    images[:, 1, 4, 5, 6], images[:, 1, 5, 5, 6] = 0.5, 0.9  # of a lesion
+    options = {"grid": (10, 10, 10), "content": "foreground"}
+    both = PoolInformation(Images(images), tmp_path / "both.npz", **options, channels=2)
+    first = PoolInformation(Images(images[:, :1]), tmp_path / "first.npz", **options)
+    assert torch.equal(both.pairs(CASES, CASES), first.pairs(CASES, CASES))
 
 
 def test_what_was_computed_is_read_back(tmp_path):

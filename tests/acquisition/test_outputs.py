@@ -86,3 +86,23 @@ def test_information_of_volumes_that_were_preprocessed_otherwise_is_computed_aga
     assert torch.equal(first, again)
     assert (computed > 0, nothing, anew) == (True, 0, computed)
     assert not torch.allclose(first, other)
+
+
+def test_a_store_of_one_grid_is_not_read_for_another(tmp_path):
+    for grid in ((8, 8, 8), (4, 4, 4)):
+        information = PoolInformation(Images("a"), tmp_path / "information.npz", grid)
+        found = information.pairs(CASES[:1], CASES[1:2])
+        assert information.store.computed > 0
+    alone = PoolInformation(Images("a"), tmp_path / "alone.npz", (4, 4, 4)).pairs(CASES[:1], CASES[1:2])
+    assert torch.equal(found, alone)
+
+
+def test_information_goes_by_what_a_file_holds_and_not_by_its_name(tmp_path):
+    before, moved, rewritten = (Images("a") for _ in range(3))
+    for item in moved.data:
+        item["image"] = f"moved/{item['image']}"
+    rewritten.data[0]["fingerprint"] = "another content"
+    for dataset, computed in ((before, 3), (moved, 0), (rewritten, 2)):  # a pair, and entropies of what was read
+        information = PoolInformation(dataset, tmp_path / "information.npz", (8, 8, 8))
+        information.pairs(CASES[:1], CASES[1:2])
+        assert information.store.computed == computed
