@@ -367,6 +367,12 @@ class TestRoundDatalist:
         handed_in.unlink()
         assert str(handed_in) in complaint(read_datalist, path, unlabelled)
 
+    def test_a_case_that_was_left_out_since_is_told_with_its_reason(self, tmp_path, dataset):
+        path = write_datalist(tmp_path / "datalist.json", round_of(dataset), dataset)
+        items = {case: item for case, item in dataset.items.items() if case != "scan_3"}
+        reason = "Case scan_3: its image is empty."
+        assert complaint(read_datalist, path, replace(dataset, items=items), {"scan_3": reason}) == reason
+
     def test_unknown_case_is_named(self, tmp_path, dataset):
         path = write_datalist(tmp_path / "datalist.json", round_of(dataset), dataset)
         write_task(dataset.root, cases=CASES[1:])
