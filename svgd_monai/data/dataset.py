@@ -8,6 +8,7 @@ import hashlib
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -181,7 +182,7 @@ class StepSampler(Sampler[list[int]]):
 
 def epoch_length(steps: int, validations: int) -> int:
     """Steps between validations: the least length with which ``validations`` epochs hold all steps."""
-    return math.ceil(steps / min(validations, steps))
+    return math.ceil(steps / validations)
 
 
 def epochs(steps: int, validations: int) -> int:
@@ -193,18 +194,29 @@ def _checked(
     data: Sequence[Mapping[str, Any]], num_classes: int, cache_dir: str | os.PathLike[str] | None
 ) -> list[Mapping[str, Any]]:
     """The items, with case and fingerprint where they had none."""
-    fresh = {
-        item["image"]: {"case": case_id(item["image"]) or item["image"], **item}
-        for item in data
-        if "fingerprint" not in item
-    }
+    items = [
+        item if "fingerprint" in item else {"case": case_id(item["image"]) or item["image"], **item} for item in data
+    ]
+    fresh = {_files(item): item for item in items if "fingerprint" not in item}
+    # Files of one name in several folders, or several labels of one image, are checked each, under their paths.
+    times = Counter(item["case"] for item in fresh.values())
+    names = {files: item["case"] if times[item["case"]] == 1 else " and ".join(files) for files, item in fresh.items()}
     classes = {value: "background" if value == 0 else f"class {value}" for value in range(num_classes)}
-    facts = check_cases(fresh, classes, None if cache_dir is None else Path(cache_dir) / CHECKS_FILE)
-    known = {
-        image: {**item, "fingerprint": facts[item["case"]].fingerprint("label" in item)}
-        for image, item in fresh.items()
-    }
-    return [known.get(item["image"], item) for item in data]
+    facts = check_cases(
+        [{**item, "case": names[files]} for files, item in fresh.items()],
+        classes,
+        None if cache_dir is None else Path(cache_dir) / CHECKS_FILE,
+    )
+    return [
+        item
+        if "fingerprint" in item
+        else {**item, "fingerprint": facts[names[_files(item)]].fingerprint("label" in item)}
+        for item in items
+    ]
+
+
+def _files(item: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(item[name]) for name in ("image", "label") if name in item)
 
 
 def _content_hash(item: Mapping[str, Any]) -> bytes:
@@ -212,8 +224,7 @@ def _content_hash(item: Mapping[str, Any]) -> bytes:
     parts = [f"{name}={item[name]}" for name in ("case", "fingerprint") if name in item]
     parts.append("labelled" if "label" in item else "unlabelled")
     if "fingerprint" not in item:
-        for name in ("image", "label"):
-            if name in item:
-                status = Path(item[name]).stat()
-                parts.append(f"{item[name]}:{status.st_size}:{status.st_mtime_ns}")
+        for file in _files(item):
+            status = Path(file).stat()
+            parts.append(f"{file}:{status.st_size}:{status.st_mtime_ns}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest().encode()

@@ -2,21 +2,33 @@
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import monai
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader
 from monai.transforms import Compose, Lambdad, MapTransform, RandGaussianNoised, RandSpatialCropd, ScaleIntensityd
 
-from svgd_monai.data import Draw, StepSampler, VolumeDataset, epoch_length, epochs, preprocessing, transform_key
+from svgd_monai.data import (
+    Draw,
+    StepSampler,
+    VolumeDataset,
+    cache_key,
+    epoch_length,
+    epochs,
+    preprocessing,
+    transform_key,
+)
 from svgd_monai.data import dataset as module
-from svgd_monai.errors import SettingsError
+from svgd_monai.errors import DataError, SettingsError
 
 READS = []
 
@@ -31,6 +43,14 @@ class Read(MapTransform):
     def __call__(self, data):
         READS.append(data["case"])
         return dict(data) | {key: torch.as_tensor(np.load(data[key])) * self.factor for key in self.key_iterator(data)}
+
+
+class Emptied(MapTransform):
+    """Changes what it is given."""
+
+    def __call__(self, data):
+        data.pop("image")
+        return data
 
 
 @pytest.fixture(autouse=True)
@@ -122,14 +142,67 @@ def test_another_preprocessing_is_computed(tmp_path):
     torch.testing.assert_close(second["image"], 2 * first["image"])
 
 
-def test_without_a_fingerprint_a_files_time_stands_for_its_content(tmp_path):
+@pytest.mark.parametrize("key", ["image", "label"])
+def test_without_a_fingerprint_a_files_time_stands_for_its_content(tmp_path, key):
     data = items(tmp_path, fingerprints=False)
     VolumeDataset(data, plain(), tmp_path / "cache")[0]
     assert VolumeDataset(data, plain(), tmp_path / "cache")[0] is not None
     assert len(READS) == 1
-    os.utime(data[0]["image"], ns=(1, 1))
+    os.utime(data[0][key], ns=(1, 1))
     VolumeDataset(data, plain(), tmp_path / "cache")[0]
     assert len(READS) == 2
+
+
+def volumes(folder, number):
+    """An item without case and fingerprint, its files named as those of every other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(number).normal(size=(6, 6, 6)).astype(np.float32)
+    for name, values in (("t1", noise), ("seg", np.full((6, 6, 6), number, np.uint8))):
+        nib.save(nib.Nifti1Image(values, np.eye(4)), folder / f"{name}.nii.gz")
+    return {"image": str(folder / "t1.nii.gz"), "label": str(folder / "seg.nii.gz")}
+
+
+def read_volumes(data, cache_dir):
+    dataset = VolumeDataset(data, preprocessing(ScaleIntensityd("image"), (1.0, 1.0, 1.0)), cache_dir, num_classes=4)
+    return [dataset[index] for index in range(len(dataset))]
+
+
+class TestItemsThatNobodyHasChecked:
+    def test_files_of_one_name_in_several_folders_are_read_each(self, tmp_path):
+        one, other = read_volumes([volumes(tmp_path / f"patient_{n}", n) for n in (1, 2)], tmp_path / "cache")
+        assert not torch.equal(one["image"], other["image"])
+        assert (one["label"] == 1).all()
+        assert (other["label"] == 2).all()
+
+    def test_several_labels_of_an_image_are_read_each(self, tmp_path):
+        first, second = (volumes(tmp_path / f"annotator_{n}", n) for n in (1, 2))
+        data = [first, {**second, "image": first["image"]}, {"image": first["image"]}]
+        one, other, unlabelled = read_volumes(data, tmp_path / "cache")
+        assert (one["label"] == 1).all()
+        assert (other["label"] == 2).all()
+        assert "label" not in unlabelled
+
+    def test_of_files_of_one_name_the_bad_one_is_named(self, tmp_path):
+        data = [volumes(tmp_path / f"patient_{n}", n) for n in (1, 2)]
+        Path(data[0]["image"]).write_bytes(b"")
+        with pytest.raises(DataError, match=rf"^Case {re.escape(data[0]['image'])} and .*is empty"):
+            read_volumes(data, tmp_path / "cache")
+
+    def test_a_label_that_was_corrected_is_read(self, tmp_path):
+        item, other = (volumes(tmp_path / f"patient_{n}", n) for n in (1, 3))
+        (before,) = read_volumes([item], tmp_path / "cache")
+        shutil.copy(other["label"], item["label"])
+        (after,) = read_volumes([item], tmp_path / "cache")
+        assert (before["label"] == 1).all()
+        assert (after["label"] == 3).all()
+
+
+def test_a_transform_that_changes_its_item_in_place_leaves_the_list_alone(tmp_path):
+    data = items(tmp_path)
+    dataset = VolumeDataset(data, Compose([Emptied("image")]), None, memory=0)
+    for read in (dataset.prepare, dataset.__getitem__):
+        read(0)
+        assert dataset.data[0].keys() == {"case", "image", "label", "fingerprint"}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.95])
@@ -145,6 +218,17 @@ def test_a_damaged_cache_file_is_made_again(tmp_path, share):
     assert torch.equal(again["image"], expected["image"])
     assert torch.equal(VolumeDataset(data, plain(), tmp_path / "cache")[0]["image"], expected["image"])
     assert READS == ["case_0"]
+
+
+def test_a_cache_that_may_only_be_read_gives_the_same_volumes(tmp_path, monkeypatch):
+    data = items(tmp_path)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module, "write_torch", refuse)
+    dataset = VolumeDataset(data, plain(), tmp_path / "cache")
+    assert torch.equal(dataset[1]["image"], torch.as_tensor(np.load(data[1]["image"])))
 
 
 def test_a_write_of_the_cache_that_fails_leaves_no_part_of_a_file(tmp_path, monkeypatch):
@@ -279,6 +363,13 @@ def test_a_transform_of_the_users_whose_code_has_changed_is_another_one(tmp_path
     assert keys[0][0] != keys[1][0]
     assert keys[0][1] != keys[1][1], "the function that a transform of MONAI's calls"
     assert transform_key([ScaleIntensityd("image")]) != transform_key([ScaleIntensityd("image", maxv=2.0)])
+
+
+@pytest.mark.parametrize(("owner", "name"), [(cache_key, "FORMAT"), (monai, "__version__")])
+def test_volumes_of_another_version_are_made_again(owner, name, monkeypatch):
+    before = transform_key([ScaleIntensityd("image")])
+    monkeypatch.setattr(owner, name, "another")
+    assert transform_key([ScaleIntensityd("image")]) != before
 
 
 def test_a_class_that_inherits_from_one_whose_code_has_changed_is_another_one(tmp_path, monkeypatch):
