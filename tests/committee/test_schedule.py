@@ -60,6 +60,8 @@ def test_constant_changes_nothing():
         {"max_epochs": 2, "epoch_length": 4},
         {"max_epochs": 3, "epoch_length": 3, "max_steps": 8},
         {"max_epochs": 2, "epoch_length": 4, "max_steps": 3},
+        {"max_epochs": 2, "epoch_length": 4, "max_steps": 4},
+        {"max_epochs": 2, "epoch_length": 4, "max_steps": 20},
     ],
 )
 def test_cosine_falls_over_the_steps_that_the_training_has(options):

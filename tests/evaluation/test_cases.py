@@ -316,6 +316,15 @@ def test_rows_have_a_column_for_every_class_and_bin():
     assert set(row) == set(columns)
     assert (row["case"], row["role"], row["uncertainty"]) == ("a", "test", 0.25)
     assert (row["dice"], row["dice_organ"], row["dice_tumour"]) == (0.5, 0.5, None)
+    assert (row["dice_grid"], row["dice_grid_organ"], row["dice_grid_tumour"]) == (0.25, 0.25, None)
     assert (row["hausdorff95_mm_organ"], row["surface_distance_mm_organ"]) == (None, 1.0)
     assert (row["volume_ml_organ"], row["volume_ml_tumour"]) == (3.0, 4.0)
     assert (row["bin_9_voxels"], row["bin_9_confidence"], row["bin_9_correct"]) == (10, 9.5, 8)
+
+
+def test_a_class_has_its_own_numbers_in_whatever_order_the_task_names_the_classes():
+    named = {2: "tumour", 0: "background", 1: "organ"}
+    results = {"a": result([0.5, 0.75])}
+    assert summarise_results(results, named)["dice_per_class"] == {"organ": 0.5, "tumour": 0.75}
+    (row,) = case_rows(results, {"a": "test"}, named)[1]
+    assert (row["dice_organ"], row["dice_tumour"]) == (0.5, 0.75)
