@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -173,7 +174,9 @@ def test_a_warm_start_begins_at_the_committee_of_the_round_before(eight_cases, t
     assert not torch.allclose(*values["false"], rtol=0, atol=1e-20)
 
 
-def test_a_hook_of_the_users_own_sees_every_round(eight_cases, tmp_path, monkeypatch):
+@pytest.mark.parametrize("killed", [None, 0, 1])
+def test_a_hook_of_the_users_own_sees_every_round(eight_cases, tmp_path, killed):
+    """Once, also where the run was killed between a round's last file and the hooks behind it."""
     module = tmp_path / "my_hooks.py"
     module.write_text(
         "class Note:\n"
@@ -187,7 +190,11 @@ def test_a_hook_of_the_users_own_sees_every_round(eight_cases, tmp_path, monkeyp
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(f"hooks:\n- _target_: my_hooks.Note\n  path: {tmp_path / 'note.txt'}\n")
     keys = {**SMALL, "initial_labelled": 3, "rounds": 1}
-    assert run(arguments(eight_cases, tmp_path / "run", overlay, **keys), path=tmp_path).code == 0
+    argv = arguments(eight_cases, tmp_path / "run", overlay, **keys)
+    if killed is not None:
+        deadly = ("svgd_monai.rounds.loop", None, "log_round", killed + 1, None)
+        assert run(argv, deadly, path=tmp_path).code == -signal.SIGKILL
+    assert run(argv, path=tmp_path).code == 0
     assert (tmp_path / "note.txt").read_text().split("\n") == [
         "before 0",
         "after 0 3",

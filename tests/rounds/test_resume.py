@@ -104,6 +104,16 @@ def test_a_damaged_query_file_is_refused_by_name(uninterrupted, phantom_mr, tmp_
     assert "queries.json" in result.last_line
 
 
+def test_a_query_file_that_was_changed_by_hand_is_refused(uninterrupted, phantom_mr, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(uninterrupted, copy)
+    file = copy / "round_000/queries.json"
+    file.write_text(json.dumps(json.loads(file.read_text())[::-1]))
+    result = run(arguments(phantom_mr, copy))
+    assert result.code == 1
+    assert result.last_line.endswith("queries.json differ; one of them was changed by hand.")
+
+
 def test_a_lost_query_file_is_restored_from_the_ledger(uninterrupted, phantom_mr, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(uninterrupted, copy)

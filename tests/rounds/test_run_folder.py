@@ -7,7 +7,7 @@ import torch
 
 import svgd_monai
 from svgd_monai.errors import RunFolderError
-from svgd_monai.files import write_csv, write_torch
+from svgd_monai.files import read_json, write_csv, write_torch
 from svgd_monai.rounds import RunFolder, run_folder
 from svgd_monai.rounds.round import Round
 from svgd_monai.rounds.stages import ROUND_KEYS, Stages
@@ -67,6 +67,65 @@ def test_what_a_round_sets_in_its_stages_is_known_to_be_its_own(folder):
     number.measure()
     number.score(final=False)
     assert set(set_by_it) == ROUND_KEYS
+
+
+def test_a_warm_start_is_from_the_round_before_and_every_stage_leaves_its_time(folder):
+    stages, given = Stages({}, {}), {}
+    stages.run = lambda stage, **keys: given.update({stage: keys}) or 1.5
+    for number, initial in ((0, None), (2, str(folder.committee(1)))):
+        other = Round(RunFolder(folder.root / "other") if number == 0 else folder, stages, number)
+        other.train(warm_start=True)
+        other.measure()
+        other.score(final=True)
+        assert given["train"]["initial_committee"] == initial
+        assert [given[stage]["round"] for stage in ("train", "evaluate", "acquire")] == [number] * 3
+        assert given["acquire"]["query"] is False
+        assert read_json(other.folder / "times.json") == {"train": 1.5, "evaluate": 1.5, "acquire": 1.5}
+
+
+RECORD = {
+    "settings": {"rounds": 2, "seed": 0},
+    "components": {"loss": {"_target_": "X"}},
+    "split": {"initial": ["a"]},
+    "dataset": {"fingerprint": "f", "classes": {"1": "organ"}, "root": "d"},
+    "versions": {"svgd_monai": svgd_monai.__version__},
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "named"),
+    [
+        ("settings", {"rounds": 1}, "rounds: .* can become more, not 1"),
+        ("settings", {"new_key": 1}, "new_key: .* started with None"),
+        ("settings", {"seed": None}, "seed: .* started with 0"),
+        ("components", {"loss": {"_target_": "Y"}}, "loss: not as in the run"),
+        ("components", {"network_def": {}}, "network_def: not as in the run"),
+        ("components", {"loss": None}, "loss: not as in the run"),
+        ("split", {"initial": ["b"]}, "split_file: it is not the split"),
+        ("dataset", {"fingerprint": "g"}, "dataset_dir: the volumes of d are not those"),
+        ("dataset", {"classes": {"1": "tumour"}}, "classes: the run .* has {'1': 'organ'}"),
+    ],
+)
+def test_a_run_is_not_mixed_with_another(tmp_path, part, change, named):
+    folder = RunFolder(tmp_path)
+    folder.open(RECORD)
+    before = folder.run_file.read_bytes()
+    changed = {key: value for key, value in {**RECORD[part], **change}.items() if value is not None}
+    with pytest.raises(RunFolderError, match=f"^{named}"):
+        folder.open({**RECORD, part: changed})
+    assert folder.run_file.read_bytes() == before
+
+
+def test_a_finished_run_of_which_more_rounds_are_asked_is_not_finished(tmp_path):
+    folder, more = RunFolder(tmp_path), {**RECORD, "settings": {"rounds": 5, "seed": 0}}
+    assert folder.open(RECORD) is False
+    folder.finish()
+    assert folder.open(RECORD) is True
+    assert [folder.open(more), folder.open(more)] == [False, False]  # also where the first one was killed
+    folder.finish()
+    assert folder.open(more) is True
+    with pytest.raises(RunFolderError, match=r"^rounds: .* is a run of 5 rounds"):
+        folder.open(RECORD)
 
 
 def test_the_record_needs_no_installed_package(tmp_path, monkeypatch):
