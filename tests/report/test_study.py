@@ -29,6 +29,16 @@ def test_runs_are_found_however_deep_and_grouped_by_method_and_seed(tmp_path):
     assert study.notes == []
 
 
+def test_runs_stand_in_the_order_of_their_seeds_however_their_folders_sort(tmp_path):
+    for seed in (2, 10):
+        write_run(tmp_path / f"a/seed_{seed}", [0.5, 0.6 + seed / 100], seed=seed, acquisition="bald")
+        write_run(tmp_path / f"b/{12 - seed:02d}", [0.5, 0.5 + seed / 100], seed=seed)
+    study = read_study(tmp_path)
+    assert [[run.seed for run in runs] for runs in study.methods.values()] == [[2, 10], [2, 10]]
+    (pair,) = analyse(study).pairs
+    assert pair.differences == pytest.approx([0.05, 0.05]), "seed by seed"
+
+
 def test_caches_and_the_insides_of_a_run_are_no_runs(tmp_path):
     write_run(tmp_path / "run", DICE)
     for inside in ("cache", "run/cache/copy", "run/round_000", "run/tensorboard"):
@@ -81,6 +91,8 @@ def test_the_last_curve_value_and_times_are_read(tmp_path):
     assert run.curve.dice.tolist() == [0.7, 0.75]
     assert run.final_dice == 0.75
     assert run.table["seconds_train"].tolist() == [60, 60, 60]
+    write_run(tmp_path, [0.7, 0.8, None])
+    assert read_study(tmp_path).runs[0].final_dice == 0.8, "that was measured"
 
 
 @pytest.mark.parametrize(
@@ -133,6 +145,7 @@ DAMAGED = {
     "cut row": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,0.7\n1,8"), "line 3"),
     "no column": (lambda f: damage(f, "learning_curve.csv", "round,unique_labels\n0,5\n"), "no column test_dice"),
     "a word": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,high\n"), "'high', which is no number"),
+    "below 0": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,-0.1\n"), "not between 0 and 1"),
     "infinite": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,inf\n"), "no number"),
     "no Dice": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,1.7\n"), "not between 0 and 1"),
     "never tested": (
@@ -163,7 +176,7 @@ def test_a_run_that_cannot_be_used_is_one_sentence_and_holds_up_no_other(tmp_pat
 
 
 def test_a_record_without_the_word_finished_is_judged_by_its_rounds(tmp_path):
-    for name, rounds in (("complete", 2), ("cut", 5)):
+    for name, rounds in (("complete", 2), ("cut", 3)):
         folder = write_run(tmp_path / name, DICE, seed=rounds)
         record = json.loads((folder / "run.json").read_text())
         record["settings"]["rounds"] = rounds
@@ -173,7 +186,7 @@ def test_a_record_without_the_word_finished_is_judged_by_its_rounds(tmp_path):
     write_json(unknown / "run.json", {"settings": {"committee": "svgd", "acquisition": "random", "seed": 7}})
     study = read_study(tmp_path)
     assert [run.place for run in study.runs] == ["complete", "unknown"]
-    assert study.notes == ["Left out: cut: the run is not finished, 3 of 6 rounds are in its curve."]
+    assert study.notes == ["Left out: cut: the run is not finished, 3 of 4 rounds are in its curve."]
 
 
 def test_a_run_that_labelled_its_whole_pool_may_end_early(tmp_path):
@@ -230,6 +243,24 @@ def test_methods_are_compared_with_the_plainest_that_queries_at_random(tmp_path,
         own = {"acquisition": "bald", "method": "m"} if name == "m" else keys
         write_run(tmp_path / name, [0.5, 0.6, 0.7, 0.8], **own)
     assert reference_method(read_study(tmp_path)) == expected
+
+
+def test_initial_sets_are_those_of_a_seed_and_held_out_cases_those_of_the_study(tmp_path):
+    for seed in range(2):
+        own = {**SPLIT, "initial": [f"of_seed_{seed}"]}
+        write_run(tmp_path / f"a{seed}", [0.5, 0.6], seed=seed, split=own)
+        write_run(tmp_path / f"b{seed}", [0.5, 0.6], seed=seed, split=own, acquisition="bald")
+    before = notes(analyse(read_study(tmp_path)))
+    assert not any("initial sets" in note or "different" in note for note in before)
+    write_run(tmp_path / "b1", [0.5, 0.6], seed=1, split={**own, "validation": ["z"]}, acquisition="bald")
+    (note,) = set(notes(analyse(read_study(tmp_path)))) - set(before)
+    assert note.startswith("The runs have different validation cases")
+
+
+def test_components_of_an_overlay_set_a_method_apart(tmp_path):
+    write_run(tmp_path / "a", [0.5, 0.6], method="a", record={"components": {"loss": {"_target_": "monai.DiceLoss"}}})
+    write_run(tmp_path / "b", [0.5, 0.6], method="b")
+    assert differing_settings(read_study(tmp_path)) == {"loss": {"a": '{"_target_": "monai.DiceLoss"}', "b": "–"}}
 
 
 def test_runs_of_an_earlier_version_or_from_elsewhere_do_not_differ_by_that(tmp_path):
