@@ -18,9 +18,12 @@ from PIL import Image
 from scipy import stats
 from studies import ALL, METHODS, POOL, SPLIT, report, rows, simulate_study, text, write_facts, write_round, write_run
 
-from svgd_monai.files import write_text
+from svgd_monai.files import write_json, write_text
 from svgd_monai.report.__main__ import main
 from svgd_monai.report.build import PICTURES
+from svgd_monai.report.cells import mean_sd
+from svgd_monai.report.quality import case_quality
+from svgd_monai.report.queries import intensity_group
 from svgd_monai.report.tables import FILES
 
 SUMMARY = (
@@ -64,6 +67,11 @@ def test_the_summary_is_what_the_runs_say(small):
     assert [ours[f"labels_to_{share}"] for share in (90, 95, 99, 100)] == ["8", "11", "11", "11"]
     assert [random[f"labels_to_{share}"] for share in (90, 95, 99, 100)] == ["11", "", "", ""]
     assert full["aubc_mean"] == full["labels_to_90"] == ""
+    runs = [row for row in rows(small, "runs.csv") if row["method"] == "svgd/entropy_mi"]
+    assert [float(row["aubc"]) for row in runs] == pytest.approx(areas)
+    assert [(row["seed"], row["first_labels"], row["last_labels"], row["final_test_dice"]) for row in runs] == [
+        ("0", "5", "11", "0.8"), ("1", "5", "11", "0.82"), ("2", "5", "11", "0.79"),
+    ]  # fmt: skip
     assert float(full["final_test_dice_mean"]) == pytest.approx(0.80)
 
 
@@ -78,6 +86,9 @@ def test_the_pairs_are_tested_on_their_areas(small):
     assert float(pair["p_value"]) == pytest.approx(stats.ttest_rel(ours, random).pvalue)
     assert pair["p_holm"] == pair["p_value"]  # one pair only
     (more,) = rows(small, "differences.csv")
+    between = stats.ttest_rel(ours, random).confidence_interval(0.95)
+    assert [float(more[key]) for key in ("low", "high")] == pytest.approx([between.low, between.high])
+    assert float(more["wilcoxon_p"]) == pytest.approx(stats.wilcoxon(ours, random, method="exact").pvalue)
     assert float(more["wilcoxon_least_p"]) == 0.25
     assert (more["labels_from"], more["labels_to"]) == ("5.0", "11.0")
 
@@ -89,6 +100,49 @@ def test_labels_are_counted_with_and_without_the_validation_cases(small):
             with_validation = row[f"{key}_with_validation"]
             assert with_validation == (str(int(row[key]) + len(SPLIT["validation"])) if row[key] else "")
     assert "by svgd/entropy_mi: 11 of 45 (24 %) beside 10 for validation, at the curve's last count only" in content
+
+
+def test_the_interval_is_that_of_the_share_and_what_is_never_reached_is_open(small):
+    content = report(small)
+    table = {(row["method"], row["share"]): row for row in rows(small, "labels_to_reach.csv")}
+
+    def reached(method, share):
+        row = table[method, share]
+        return [row[key] for key in ("labels", "low", "high", "only_at_the_last_count")]
+
+    assert reached("svgd/entropy_mi", "0.9") == ["8", "8", "11", "false"]
+    assert reached("svgd/entropy_mi", "1.0") == ["11", "11", "", "true"]  # the third seed alone ends below the target
+    assert reached("svgd/random", "1.0") == ["", "", "", "false"]
+    assert float(table["svgd/entropy_mi", "0.9"]["share_of_pool"]) == pytest.approx(8 / ALL)
+    lines = [line for line in content.splitlines() if line.startswith("| svgd/entropy_mi | 3 | ")]
+    with_validation = next(line for line in lines if "| 18 (18 to 21) |" in line)
+    assert with_validation.endswith("| 21† (21 to ∞) |")
+    assert any("| 3 | 8 (8 to 11) |" in line and line.endswith("| 11† (11 to ∞) |") for line in lines)
+
+
+def test_validation_labels_that_differ_from_run_to_run_are_unknown(small):
+    write_run(small / "ours_0", [0.6, 0.72, 0.8], acquisition="entropy_mi", split={**SPLIT, "validation": ["z"]})
+    content = report(small)
+    table = {(row["method"], row["share"]): row for row in rows(small, "labels_to_reach.csv")}
+    assert table["svgd/entropy_mi", "0.9"]["labels"] == "8"
+    assert table["svgd/entropy_mi", "0.9"]["labels_with_validation"] == ""
+    assert table["svgd/random", "0.9"]["labels_with_validation"] == "21"
+    assert "| svgd/entropy_mi | 3 | unknown | unknown | unknown | unknown |" in content
+    assert "The runs have different validation cases" in content
+
+
+def test_the_headline_is_the_method_that_takes_the_fewest_labels(tmp_path, sketched):
+    for seed in range(2):
+        write_run(tmp_path / f"bald{seed}", [0.6, 0.78, 0.79], seed=seed, acquisition="bald")
+        write_run(tmp_path / f"mi{seed}", [0.6, 0.75, 0.78], seed=seed, acquisition="entropy_mi")
+        write_run(tmp_path / f"random{seed}", [0.6, 0.7, 0.77], seed=seed)
+        write_run(tmp_path / f"full{seed}", [0.8], [ALL], seed=seed, method="full")
+    content = report(tmp_path)
+    assert (
+        "- 95 % of the full-data Dice was reached with the fewest labels by svgd/bald: 8 of 45 (18 %) beside 10 for "
+        "validation; svgd/random took 11 of 45 (24 %) beside 10 for validation, at the curve's last count only. This "
+        "describes these runs and is not a test. No method reached 99 %." in content
+    )
 
 
 def test_seeds_without_a_full_data_run_do_not_change_the_labels_to_reach(small):
@@ -144,6 +198,16 @@ def test_summary_and_pairs_are_on_the_range_that_each_shares(tmp_path, sketched)
     assert spans["svgd/bald", "svgd/entropy"] == ("5.0", "14.0")
     assert spans["svgd/bald", "svgd/random"] == ("5.0", "8.0")
     assert "different lengths (they begin at 5 and end at 8 to 14 unique labels)" in content
+
+
+def test_a_method_of_one_label_count_takes_no_range_from_the_others(small):
+    report(small)
+    before = {row["method"]: row["aubc_mean"] for row in rows(small, "summary.csv")}
+    for seed in range(3):
+        write_run(small / f"one_{seed}", [0.6], [5], seed=seed, acquisition="bald")
+    report(small)
+    after = {row["method"]: row["aubc_mean"] for row in rows(small, "summary.csv")}
+    assert after == {**before, "svgd/bald": ""}
 
 
 def test_every_table_has_its_numbers(big):
@@ -238,6 +302,8 @@ def test_calibration_is_that_of_the_voxels_of_all_test_cases(big):
             error = [1 - float(row["dice"]) for row in tested]
             every.append(np.corrcoef(stats.rankdata(uncertainty), stats.rankdata(error))[0, 1])
         finals.append((gap / voxels, every[-1]))
+    own = [r for r in rows(big, "runs.csv") if r["method"] == "svgd/bald"]
+    assert [(float(r["ece_final"]), float(r["correlation_final"])) for r in own] == [pytest.approx(f) for f in finals]
     row = found["svgd/bald"]
     assert float(row["ece_final_mean"]) == pytest.approx(np.mean([ece for ece, _ in finals]))
     assert float(row["correlation_final_mean"]) == pytest.approx(np.mean([rho for _, rho in finals]))
@@ -249,22 +315,24 @@ def test_calibration_is_that_of_the_voxels_of_all_test_cases(big):
 def test_the_queries_are_counted_and_ranked(big):
     found = {row["method"]: row for row in rows(big, "queries.csv")}
     asked = again = 0
-    ranks = {seed: [] for seed in range(5)}
+    ranks, unsure = {seed: [] for seed in range(5)}, {seed: [] for seed in range(5)}
     for seed, number in itertools.product(range(5), range(7)):
         with (big / f"random/seed_{seed}/round_{number:03d}/scores.csv").open() as file:
             table = list(csv.DictReader(file))
         queried = [row for row in table if row["queried"] == "true"]
         asked, again = asked + len(queried), again + sum(row["labelled"] == "true" for row in queried)
-        volumes = [float(row["foreground_ml"]) for row in table if row["labelled"] == "false"]
-        for row in queried:
-            if row["labelled"] == "false":
-                ranks[seed].append(stats.percentileofscore(volumes, float(row["foreground_ml"]), "mean") / 100)
+        free = [row for row in table if row["labelled"] == "false"]
+        for column, found_ranks in (("foreground_ml", ranks), ("uncertainty", unsure)):
+            values = [float(row[column]) for row in free]
+            for row in queried:
+                if row["labelled"] == "false":
+                    found_ranks[seed].append(stats.percentileofscore(values, float(row[column]), "mean") / 100)
     row = found["svgd/random"]
     assert (int(row["queries"]), int(row["redraws"])) == (asked, again)
     assert again > 0
     assert float(row["redraw_share"]) == pytest.approx(again / asked)
-    mean = np.mean([np.mean(values) for values in ranks.values()])
-    assert float(row["predicted_volume_rank_mean"]) == pytest.approx(mean)
+    for key, each in (("predicted_volume_rank_mean", ranks), ("uncertainty_rank_mean", unsure)):
+        assert float(row[key]) == pytest.approx(np.mean([np.mean(values) for values in each.values()]))
     assert found["svgd/bald"]["redraws"] == "0"
 
 
@@ -274,6 +342,7 @@ def test_true_volumes_and_intensities_come_from_a_cache_where_a_run_still_has_on
     pool = 1.5 + 0.01 * np.arange(5, 5 + POOL).mean()
     assert float(row["pool_mean"]) == pytest.approx(pool)
     assert float(row["queried_mean"]) != pytest.approx(pool)
+    assert {r["of"] for r in table.values() if r["what"] == "volume_ml"} == {"anterior", "posterior"}
     groups = [r for (method, of), r in table.items() if method == "svgd/random" and of.startswith("intensities")]
     assert sum(float(r["pool_mean"]) for r in groups) == pytest.approx(1)
     assert sum(float(r["queried_mean"]) for r in groups) == pytest.approx(1)
@@ -281,9 +350,54 @@ def test_true_volumes_and_intensities_come_from_a_cache_where_a_run_still_has_on
     assert "no run's folder holds cache/case_checks.json" in report(small)
 
 
+def test_what_is_known_of_cases_is_known_of_their_own_data_set(tmp_path, sketched):
+    for name, fingerprint in (("bald", "a"), ("random", "b")):
+        folder = write_run(
+            tmp_path / name, [0.6, 0.7], acquisition=name, record={"dataset": {"fingerprint": fingerprint}}
+        )
+        write_round(folder, 0, np.random.default_rng(0))
+    write_facts(tmp_path / "bald")
+    report(tmp_path)
+    assert {row["method"] for row in rows(tmp_path, "queried_cases.csv")} == {"svgd/bald"}
+
+
+@pytest.mark.parametrize(
+    ("greatest", "group"),
+    [(255, "up to 255"), (256, "256 to 65535"), (65535, "256 to 65535"), (65536, "above 65535")],
+)
+def test_images_are_grouped_by_what_their_greatest_intensity_takes(greatest, group):
+    assert intensity_group(greatest) == f"intensities {group}"
+
+
+def test_a_round_without_measurements_and_two_cases_say_nothing_of_calibration(small):
+    write_round(small / "ours_0", 0, np.random.default_rng(0))
+    report(small)
+    row = {row["method"]: row for row in rows(small, "calibration.csv")}["svgd/entropy_mi"]
+    assert row["test_cases"] == str(len(SPLIT["test"]))
+    assert row["ece_final_mean"] == "", "of the last round"
+    assert 0 < float(row["ece_all_rounds_mean"]) < 1
+    pairs = [{"uncertainty": "0.1", "dice": "0.9"}, {"uncertainty": "0.2", "dice": "0.8"}]
+    assert case_quality(pairs) == (pytest.approx(math.nan, nan_ok=True), pytest.approx(math.nan, nan_ok=True), 2)
+
+
+def test_a_training_without_a_drive_has_distances_and_no_ratios(small):
+    balance = {"drive": 0.0, "prior": 1.0, "repulsion": 2.0, "distance": 3.0, "kernel": 0.25}
+    write_json(small / "ours_0/round_000/training.json", {"validations": [{"balance": balance}]})
+    content = report(small)
+    row = {row["method"]: row for row in rows(small, "balance.csv")}["svgd/entropy_mi"]
+    assert [row[f"{what}_mean"] for what in ("repulsion", "prior", "distance", "kernel")] == ["", "", "3.0", "0.25"]
+    assert "is damaged" not in content
+
+
+def test_minutes_and_their_spread_are_in_one_unit():
+    assert mean_sd({"x_mean": 120.0, "x_sd": 30.0}, "x", 1, 60.0) == "2.0 ± 0.5"
+
+
 def test_compute_adds_up(big):
     table = {row["method"]: row for row in rows(big, "compute.csv")}
     assert float(table["svgd/bald"]["seconds_train_per_run_mean"]) == 7 * 60
+    assert float(table["svgd/bald"]["seconds_score_per_run_mean"]) == 7 * 4
+    assert "| svgd/bald | 5 | 7.0 ± 0.0 | 0.5 ± 0.0 | cpu |" in text(big)
     assert float(table["svgd/bald"]["seconds_all_runs"]) == 5 * 7 * 64
     assert "5.07 hours in all" in text(big)  # 8 methods of 5 runs of 7 rounds and 5 runs of one, 64 s each
 
@@ -300,6 +414,23 @@ def test_the_text_says_what_is_not_significant_and_every_figure_its_n(big, small
     (pair,) = rows(small, "pairwise.csv")
     sentence = f"svgd/entropy_mi against svgd/random: +{float(pair['mean_difference']):.4f} in area (95 % interval "
     assert sentence in text(small)
+
+
+def test_a_difference_that_is_not_significant_is_told_how_large_it_may_be(tmp_path, sketched):
+    # The first is the worse one and sorts behind its reference: its interval is that of the pair turned about.
+    above = {"variance": [-0.09, -0.01, -0.02], "bald": [0.01, 0.0, 0.02], "random": [0.0, 0.0, 0.0]}
+    for name, gains in above.items():
+        for seed, gain in enumerate(gains):
+            write_run(tmp_path / f"{name}{seed}", [0.6, 0.7 + gain, 0.75 + gain], seed=seed, acquisition=name)
+    content = report(tmp_path)
+    between = stats.ttest_1samp([0.75 * gain for gain in above["variance"]], 0).confidence_interval(0.95)
+    interval = f"{between.low:+.4f} to {between.high:+.4f}".replace("-", "−")
+    assert f"svgd/variance against svgd/random: −0.0300 in area (95 % interval {interval}, n = 3), p = " in content
+    assert f"their 95 % intervals reach differences of up to {-between.low:.4f} Dice." in content
+    p = {(row["method_a"], row["method_b"]): row for row in rows(tmp_path, "pairwise.csv")}["svgd/bald", "svgd/random"]
+    line = next(line for line in content.splitlines() if line.startswith("| svgd/bald | svgd/random |"))
+    assert f"| {float(p['p_value']):.4f} | {float(p['p_holm']):.4f} |" in line
+    assert p["p_value"] != p["p_holm"]
 
 
 def test_a_significant_difference_is_said_to_be_one(tmp_path, sketched):
