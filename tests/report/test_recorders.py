@@ -1,10 +1,15 @@
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch.utils.tensorboard import SummaryWriter
 
-from svgd_monai.report import RoundRecorder, case_panel
+from svgd_monai.acquisition.handler import COLUMNS
+from svgd_monai.files import write_csv, write_json
+from svgd_monai.report import PoolRecorder, RoundRecorder, case_panel
 from svgd_monai.report.panels import uncertain_slice
 from svgd_monai.report.recorders import dice_tag
 
@@ -65,6 +70,43 @@ def test_a_case_that_nobody_has_labelled_is_shown_without_truth():
     assert figure.axes[1].get_title() == "truth unknown"
 
 
+def test_each_queried_case_is_shown_with_its_own_image_and_truth(tmp_path, monkeypatch):
+    """In the order of the queries, not in that of the pool; without truth where nobody reveals it."""
+    write_csv(tmp_path / "scores.csv", COLUMNS, [])
+    write_json(tmp_path / "queries.json", ["c", "a"])
+    cases = {case: torch.full((1, 4, 4, 4), float(number)) for number, case in enumerate("abc")}
+
+    class Pool:
+        data = [{"case": case, "image": case} for case in cases]  # noqa: RUF012
+
+        def __getitem__(self, index):
+            return {"image": cases[self.data[index]["image"]]}
+
+    def transform(files):
+        return {"image": cases[files["image"]], "label": 10 + cases[files["label"]]}
+
+    def inferer(images, _statistics):
+        return torch.full((1, 2 + 2, *images.shape[2:]), 0.5)
+
+    engine = SimpleNamespace(
+        mode=lambda _: nullcontext(),
+        network=None,
+        statistics=None,
+        inferer=inferer,
+        state=SimpleNamespace(device="cpu"),
+    )
+    shown, places = [], []
+
+    def panel(case, image, _probability, _uncertainty, truth, *_):
+        shown.append((case, float(image.mean()), None if truth is None else float(truth.mean())))
+
+    monkeypatch.setattr("svgd_monai.report.recorders.case_panel", panel)
+    writer = SimpleNamespace(add_figure=lambda tag, _figure, step: places.append((tag, step)))
+    PoolRecorder(writer, tmp_path, Pool(), {"c": "c"}, transform, step=3).record(engine)
+    assert shown == [("c", 2.0, 12.0), ("a", 0.0, None)]
+    assert places == [("queried/1", 3), ("queried/2", 3)]
+
+
 @pytest.mark.parametrize(
     ("column", "tag"),
     [
@@ -81,8 +123,6 @@ def test_dice_columns_have_tags_and_others_none(column, tag):
 
 
 def test_a_round_is_recorded_against_its_unique_labels(tmp_path):
-    from types import SimpleNamespace
-
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     writer = SummaryWriter(str(tmp_path))

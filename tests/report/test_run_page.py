@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from svgd_monai.report import run_page
 from svgd_monai.report.page import png
 from svgd_monai.report.run_page import learning_figure, write_run_page
 from svgd_monai.report.worklist_panel import worklist_panel
@@ -109,6 +110,49 @@ def test_the_page_holds_everything_and_loads_nothing(run):
     for piece in ("Round 2, 8 labels. Advice: go on.", "motion &amp; metal", "organ 0.812", "31", "17", "12.0",
                   "labels/x is empty.", "Worklist 1", "0.6000"):  # fmt: skip
         assert piece in text, piece
+
+
+def table_rows(text):
+    """The cells of every row of the page's tables, as texts."""
+    found = re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)
+    return [[re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in found]
+
+
+def test_the_page_tells_what_became_of_each_case_and_what_its_labels_cost(run):
+    ledger = json.loads((run / "ledger.json").read_text())
+    entry = {"annotators": ["ann"], "why": "why", "presegmentation": None, "terms": {}}
+    ledger["cases"]["d"] = record(
+        labelled=True, labelled_in_round=1, minutes={"ann/d": 5.0, "bob/d": 7.0},
+        labels=[label("ann", presegmentation_dice=0.5), label("bob", presegmentation_dice=0.75)],
+    )  # fmt: skip
+    ledger["worklists"].append([{"case": case, **entry} for case in "abcx"])
+    (run / "ledger.json").write_text(json.dumps(ledger))
+    (run / "round_000").mkdir()
+    (run / "round_000/advice.txt").write_text("Round 0, 4 labels. Advice: go on.\n")
+    text = write_run_page(run).read_text()
+    assert "Round 0, 4 labels" not in text, "the newest advice stands"
+    rows = table_rows(text)
+    states = [(row[1], row[3]) for row in rows if len(row) == 5]
+    assert states == [("a", "labelled"), ("b", "declined"), ("c", "to do"), ("x", "held out")]
+    labels = [(row[0], *row[5:]) for row in rows if len(row) == 10]
+    assert labels == [
+        ("a", "1.25", "31", "17", "–", "12.0"),
+        ("d", "1.25", "–", "–", "0.500", "5.0"),
+        ("d", "1.25", "–", "–", "0.750", "7.0"),
+    ]
+
+
+def test_the_curve_knows_the_validation_cases_of_each_round(run, monkeypatch):
+    for number, cases in ((1, "x"), (2, "xy")):
+        (run / f"round_{number:03d}").mkdir(exist_ok=True)
+        content = {"validation": [{"case": case} for case in cases]}
+        (run / f"round_{number:03d}/datalist.json").write_text(json.dumps(content))
+    given = []
+    monkeypatch.setattr(
+        run_page, "learning_figure", lambda curve, sets: given.extend(sets) or learning_figure(curve, sets)
+    )
+    write_run_page(run)
+    assert given == [frozenset(), frozenset("x"), frozenset("xy")]
 
 
 def test_a_run_without_a_round_has_a_page(run):
