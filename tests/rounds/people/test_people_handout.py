@@ -125,10 +125,10 @@ def test_a_kill_before_the_list_was_in_the_ledger_leaves_no_row_of_a_case_that_i
     handout.write(0, [Entry(first), Entry(second)], items, None)
     table = tmp_path / "worklist/round_000/worklist.csv"
     lines = table.read_text().splitlines()  # minutes are the last column
-    table.write_text("\n".join([*lines[:2], f"{lines[2]}12"]) + "\n")
+    table.write_text("\n".join([*lines[:2], f"{lines[2].replace(f',{second},,', f',{second},zoe,')}12"]) + "\n")
     handout.write(0, [Entry(second), Entry(third)], items, None)  # the first has been declined meanwhile
-    assert [(row["rank"], row["case"], row["minutes"]) for row in read_table(table)] == [
-        ("1", second, "12"), ("2", third, ""),
+    assert [(row["rank"], row["case"], row["annotator"], row["minutes"]) for row in read_table(table)] == [
+        ("1", second, "zoe", "12"), ("2", third, "", ""),
     ]  # fmt: skip
 
 

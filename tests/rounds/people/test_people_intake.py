@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from svgd_monai import files
+from svgd_monai.data.nifti import read_bytes
 from svgd_monai.data.people import find_people_data
 from svgd_monai.rounds.people.intake import Intake
 from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
@@ -87,6 +88,23 @@ def test_the_accepted_copy_is_on_the_disk_before_the_ledger_can_name_it(desk, mo
     assert [path.name for path in (desk.root / "labels_accepted").iterdir()] == [Path(label.file).name]
 
 
+def test_what_was_read_is_what_is_checked_whatever_a_person_saves_meanwhile(desk, monkeypatch):
+    path = desk.save(FIRST, change=lambda values: values[1:])
+
+    def read(file):
+        content = read_bytes(file)
+        desk.save(FIRST)
+        return content
+
+    monkeypatch.setattr("svgd_monai.rounds.people.intake.read_bytes", read)
+    (sentence,) = desk.take()
+    assert "has the shape" in sentence
+    assert desk.labels(FIRST) == []
+    monkeypatch.undo()
+    assert desk.take() == []
+    assert [label.sha256 for label in desk.labels(FIRST)] == [hashlib.sha256(path.read_bytes()).hexdigest()]
+
+
 def test_what_a_label_cost_is_counted_against_what_was_handed_out(desk):
     desk.hand_out(FIRST)
     desk.save(FIRST)
@@ -114,6 +132,70 @@ def test_a_confirmed_pre_segmentation_of_an_earlier_list_cost_nothing(desk):
     assert desk.take() == []
     made, truth = (np.asarray(nib.load(path).dataobj) for path in (newer, desk.truth / f"{FIRST}.nii.gz"))
     assert desk.labels(FIRST)[-1].corrected_voxels == (made != truth).sum()
+
+
+def test_a_word_counts_for_the_case_that_it_names(desk):
+    """Also of a worklist before the newest, whose pre-segmentation somebody may still hand back."""
+    desk.hand_out(FIRST, SECOND)
+    desk.ledger.worklists.append([Entry(case, presegmentation="another") for case in (FIRST, SECOND)])
+    for case in (FIRST, SECOND):
+        shutil.copy(desk.worklist / f"{case}_seg.nii.gz", desk.root / f"labels/{case}.nii.gz")
+    for case in (THIRD, FOURTH):
+        desk.save(case, change=np.zeros_like)
+    (desk.root / "labels/confirmed.txt").write_text(f"{FIRST}\n")
+    (desk.root / "labels/empty.txt").write_text(f"{THIRD}\n")
+    unconfirmed, unsaid = desk.take()
+    assert f"labels/{SECOND}.nii.gz is the pre-segmentation, byte by byte" in unconfirmed
+    assert f"labels/{FOURTH}.nii.gz is empty" in unsaid
+    assert desk.ledger.labelled == [FIRST, THIRD]
+
+
+def test_a_refused_file_is_not_replaced_by_the_word_that_the_case_is_empty(desk):
+    desk.save(FIRST, change=lambda values: values[1:])
+    (desk.root / "labels/empty.txt").write_text(f"{FIRST}\n")
+    assert len(desk.take()) == 1
+    assert desk.labels(FIRST) == []
+
+
+def test_a_decline_keeps_its_time_and_a_label_goes_before_it(desk, monkeypatch):
+    times = iter("abc")
+    monkeypatch.setattr("svgd_monai.rounds.people.intake.now", lambda: next(times))
+    (desk.root / "labels/declined.txt").write_text(f"{FIRST}: motion\n")
+    for _ in range(2):
+        assert desk.take() == []
+        assert desk.ledger.declined == {FIRST: {"reason": "motion", "time": "a"}}
+    desk.save(FIRST)
+    assert desk.take() == [f"labels/declined.txt: {FIRST} has a label, which counts."]
+    assert desk.ledger.declined == {}
+    assert desk.ledger.labelled == [FIRST]
+
+
+def test_annotators_labels_are_theirs_and_are_compared_anew_when_one_changes(desk):
+    """Of those that a worklist has asked, whatever the command names now."""
+    desk.ledger.worklists = [[Entry(FIRST, ("bob", "ann"))]]
+    table(desk, f"{FIRST},zoe,")
+    for name in ("ann", "bob"):
+        desk.save(FIRST, desk.root / f"labels/{name}/{FIRST}.nii.gz")
+    for _ in range(2):
+        assert desk.take() == []
+        assert [(label.slot, label.annotator) for label in desk.labels(FIRST)] == [("ann", "ann"), ("bob", "bob")]
+    assert desk.ledger.agreement[FIRST]["annotators"] == ["bob", "ann"]
+    assert set(desk.ledger.agreement[FIRST]["dice"].values()) == {1.0}
+    desk.save(FIRST, desk.root / f"labels/ann/{FIRST}.nii.gz", lambda values: np.roll(values, 1, 0))
+    desk.save(FIRST)  # that of labels/ itself trains, and is no annotator's
+    assert desk.take() == []
+    assert len(desk.labels(FIRST)) == 4
+    assert desk.ledger.agreement[FIRST]["annotators"] == ["bob", "ann"]
+    assert all(0 < dice < 1 for dice in desk.ledger.agreement[FIRST]["dice"].values())
+
+
+def test_a_label_is_whose_the_table_says_and_else_the_commands(desk):
+    desk.keys = {"annotator": "cleo"}
+    table(desk, f"{FIRST},zoe,")
+    for case in (FIRST, SECOND):
+        desk.save(case)
+    assert desk.take() == []
+    assert [desk.labels(case)[0].annotator for case in (FIRST, SECOND)] == ["zoe", "cleo"]
 
 
 def test_a_pre_segmentation_that_was_corrected_in_its_place_is_named_and_hides_no_cost(desk):
@@ -184,6 +266,21 @@ def test_a_label_of_the_teams_own_folder_does_not_come_back_over_a_newer_one(tmp
     desk.save(FIRST, moved / old.name, lambda values: np.roll(values, 2, 1))
     desk.take()
     assert len(desk.labels(FIRST)) == 3, "what is new there counts"
+    desk.save(FIRST, change=lambda values: np.roll(values, 1, 2))
+    desk.take()
+    new.unlink()
+    desk.take()
+    assert [label.source for label in desk.labels(FIRST)][2:] == [str(moved / old.name), f"labels/{FIRST}.nii.gz"]
+
+
+def test_an_annotators_label_does_not_hide_that_of_the_teams_own_folder(tmp_path, phantom_mr):
+    own = tmp_path / "own"
+    own.mkdir()
+    desk = Desk(tmp_path, phantom_mr, more=own, annotators=["ann"])
+    for place in (own, desk.root / "labels/ann"):
+        desk.save(FIRST, place / f"{FIRST}.nii.gz")
+    assert desk.take() == []
+    assert [label.slot for label in desk.labels(FIRST)] == ["ann", ""]
 
 
 def test_a_bad_file_does_not_hide_the_label_of_the_teams_own_folder(tmp_path, phantom_mr):
