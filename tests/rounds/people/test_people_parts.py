@@ -1,16 +1,19 @@
 """The parts of a run in which people label, each by itself."""
 
 import hashlib
+from types import SimpleNamespace
 
 import pytest
 
 from svgd_monai.errors import RunFolderError
-from svgd_monai.rounds.people.advice import PoolState, advise
+from svgd_monai.files import write_csv
+from svgd_monai.rounds.people.advice import PoolState, advise, pool_state, write_advice
 from svgd_monai.rounds.people.handed import handed_files
 from svgd_monai.rounds.people.ledger import Entry, Label, PeopleLedger, training_list
-from svgd_monai.rounds.people.notes import read_notes
+from svgd_monai.rounds.people.notes import Complaint, read_notes
 from svgd_monai.rounds.people.selection import assign, choose_validation, next_cases
-from svgd_monai.rounds.people.sheet import state_of
+from svgd_monai.rounds.people.sheet import state_of, write_sheet
+from svgd_monai.rounds.people.state import admit
 from svgd_monai.rounds.people.table import read_assignments
 
 CASES = [f"case_{n}" for n in range(10)]
@@ -199,23 +202,32 @@ class TestLedger:
         ledger = self.ledger()
         ledger.minutes, ledger.agreement = {"case_1": 3.0, "bob/case_2": 5.0}, {"case_2": {"dice": {"organ": 0.5}}}
         ledger.refused = [{"file": "x", "sha256": "y", "time": "t", "sentence": "no."}]
+        ledger.held_out = {"validation": {"v": "sha_v"}, "test": {"t": "sha_t"}}
         found = PeopleLedger.from_dict(ledger.as_dict())
         assert found.as_dict() == ledger.as_dict()
         assert found.worklists == ledger.worklists
         assert found.minutes == ledger.minutes
+        assert found.held_out == ledger.held_out
+
+    def test_a_case_has_its_own_minutes_and_not_those_of_a_longer_name(self):
+        ledger = PeopleLedger(images={"1": "", "11": ""}, minutes={"11": 3.0, "ann/1": 2.0})
+        cases = ledger.as_dict()["cases"]
+        assert (cases["1"]["minutes"], cases["11"]["minutes"]) == ({"ann/1": 2.0}, {"11": 3.0})
 
     def test_a_round_counts_what_is_new_in_it(self):
         ledger = self.ledger()
-        ledger.labels = {"case_1": [label(presegmentation_dice=0.5)], "case_2": [label()],
+        ledger.labels = {"case_1": [label(presegmentation_dice=0.5)], "case_2": [label(presegmentation_dice=0.7)],
                          "case_4": [label(presegmentation_dice=0.9)]}  # fmt: skip
         ledger.training = [["case_1"], ["case_1", "case_1", "case_4"]]
-        ledger.validation, ledger.queries = [["case_2"], ["case_2"]], [["case_1"]]
+        ledger.validation, ledger.queries = [["case_2"], ["case_2"]], [["case_1"], ["case_1", "case_4"]]
         assert [ledger.unique_labels(number) for number in (0, 1)] == [2, 3]
-        assert [ledger.agreement_with_presegmentation(number) for number in (0, 1)] == [[0.5], [0.9]]
+        assert [ledger.agreement_with_presegmentation(number) for number in (0, 1)] == [[0.5, 0.7], [0.9]]
         content = ledger.as_dict()
         assert [each["new_labels"] for each in content["rounds"]] == [["case_1", "case_2"], ["case_4"]]
         first = {case: content["cases"][case]["labelled_in_round"] for case in CASES[1:5]}
         assert first == {"case_1": 0, "case_2": 0, "case_3": None, "case_4": 1}
+        assert [content["cases"][case]["times_drawn"] for case in CASES[1:5]] == [2, 0, 0, 1]
+        assert [case for case in CASES if content["cases"][case]["role"] == "validation"] == ["case_2"]
 
     def test_the_sheet_says_which_label_trains_where_it_is_neither_annotators(self):
         ledger = self.ledger()
@@ -226,6 +238,14 @@ class TestLedger:
         after = [state_of("case_2", place, ledger, []) for place in places]
         assert after == [f"{state}; labels/x trains" for state in before]
         assert ledger.label("case_2").sha256 == "d"
+
+    def test_what_belongs_to_no_case_is_told_on_the_newest_sheet(self, tmp_path):
+        ledger = self.ledger()
+        ledger.worklists.append([Entry("case_5")])
+        told = [Complaint("labels/x", "labels/x is no label."), Complaint("labels/y", "y is bad.", "case_4")]
+        sheets = [write_sheet(tmp_path, number, ledger, told, {}).read_text() for number in (0, 1)]
+        assert ["labels/x is no label" in sheet for sheet in sheets] == [False, True]
+        assert ["y is bad" in sheet for sheet in sheets] == [True, True]
 
     def test_the_newest_worklist_says_who_is_asked(self):
         ledger = self.ledger()
@@ -244,6 +264,10 @@ class TestLedger:
         assert ledger.fresh == ["case_1", "case_2"]
         ledger.training, ledger.validation = [["case_1"]], [[]]
         assert ledger.fresh == ["case_2"]
+        ledger.validation = [["case_2"]]
+        assert ledger.fresh == [], "validation has used it"
+        ledger.validation.append(["case_2", "case_5"])
+        assert ledger.kept_validation == ["case_2", "case_5"]
         assert "case_3" not in ledger.unlabelled
 
     def test_of_two_labels_the_one_of_who_was_asked_first_trains(self):
@@ -258,6 +282,53 @@ class TestLedger:
         previous, redrawn = ["a", "b", "a"], ["b", "c", "n"]
         assert training_list(previous, redrawn, ["a", "b", "n", "m"], []) == ["a", "b", "a", "b", "m", "n"]
         assert training_list(previous, redrawn, ["a", "b", "n", "m"], ["b", "m"]) == ["a", "a", "n"]
+
+
+class TestAdmit:
+    """Which cases a command may bring to a run that knows some."""
+
+    def data(self, pool, validation="", test="", bad=(), changed=""):
+        sets = {"pool": pool, "validation": validation, "test": test}
+        return SimpleNamespace(
+            **{role: dict.fromkeys(cases) for role, cases in sets.items()},
+            bad=dict.fromkeys(bad, "not gzip-compressed"),
+            fingerprint=lambda case: f"{'new' if case in changed else 'sha'}_{case}",
+        )
+
+    def ledger(self):
+        ledger = PeopleLedger()
+        admit(ledger, self.data("abc", "v", "t"))
+        ledger.labels = {"a": [label()]}
+        return ledger
+
+    def test_images_join_and_one_that_nobody_has_labelled_may_be_held_out(self):
+        ledger = PeopleLedger()
+        admit(ledger, self.data("abc"))
+        admit(ledger, self.data("acd", "b"))
+        assert ledger.images == {case: f"sha_{case}" for case in "acd"}
+        assert ledger.held_out == {"validation": {"b": "sha_b"}, "test": {}}
+
+    @pytest.mark.parametrize(
+        ("data", "sentence"),
+        [
+            ({"pool": "bc", "validation": "v", "test": "ta"}, "test: the set is not the one .* differ in the case a"),
+            ({"pool": "abc", "validation": "v", "test": "t", "changed": "v"}, "validation: .* differ in the case v"),
+            ({"pool": "abc", "validation": "v"}, "test: the set is not the one .* differ in the case t"),
+            ({"pool": "abc", "validation": "v", "test": "t", "changed": "c"}, "the image of the case c is not the one"),
+            ({"pool": "ab", "validation": "v", "test": "t"}, "the image of the case c, which the run knows, is gone"),
+            ({"pool": "ab", "validation": "v", "test": "t", "bad": "c"}, "the case c, .* is bad: not gzip-compressed"),
+        ],
+    )
+    def test_what_a_run_knows_neither_goes_nor_changes(self, data, sentence):
+        with pytest.raises(RunFolderError, match=sentence):
+            admit(self.ledger(), self.data(**data))
+
+    def test_a_case_that_people_have_labelled_cannot_be_held_out_any_more(self):
+        ledger = PeopleLedger()
+        admit(ledger, self.data("abc"))
+        ledger.labels = {"a": [label()]}
+        with pytest.raises(RunFolderError, match="validation: people have labelled the case a for the run"):
+            admit(ledger, self.data("bc", "a"))
 
 
 def row(number, labels, test=None, val=None):
@@ -318,9 +389,10 @@ class TestAdvice:
         pool = [PoolState(9, None)] * 5
         assert "Advice: go on" in advise(curve, pool, [first(n) for n in (0, 0, 0, 4, 4)], [], 0.001)
 
-    def test_a_validation_set_that_has_grown_is_no_measure_of_gain(self):
+    @pytest.mark.parametrize("sizes", [(0, 2, 2, 3, 3), (0, 2, 3, 3, 3)])
+    def test_a_validation_set_that_has_grown_is_no_measure_of_gain(self, sizes):
         flat = self.rounds([None] * 5, val=0.6)
-        grown = [first(n) for n in (0, 2, 2, 3, 3)]
+        grown = [first(n) for n in sizes]
         assert "Advice: stop" in advise(flat, POOL, [first(2)] * 5, [], 0.001)
         text = advise(flat, POOL, grown, [], 0.001)
         assert "the Dice predicted for the pool went from" in text
@@ -334,6 +406,20 @@ class TestAdvice:
         flat = self.rounds([None] * 5, val=0.6)
         other = [*[first(2)] * 4, frozenset(CASES[5:7])]
         assert "validation Dice went" not in advise(flat, POOL, other, [], 0.001)
+
+    def test_the_pool_is_what_is_unlabelled_and_advice_stands_as_it_was_given(self, tmp_path):
+        rows = [{"case": case, "labelled": case == "a"} for case in "abcd"]
+        write_csv(tmp_path / "scores.csv", ["case", "labelled"], rows)
+        agreed = [
+            {"case": case, "agreement_dice": dice} for case, dice in {"a": 0.1, "b": 0.5, "c": 0.75, "d": None}.items()
+        ]
+        write_csv(tmp_path / "agreement.csv", ["case", "agreement_dice"], agreed)
+        assert pool_state(tmp_path) == PoolState(3, 0.625)
+        for dice in ([0.5], [0.9]):
+            write_advice([tmp_path], self.rounds([0.5]), [first(1)], dice, 0.001)
+        text = (tmp_path / "advice.txt").read_text()
+        assert "On the 3 unlabelled cases" in text
+        assert "agreed with their pre-segmentations to a Dice of 0.500." in text, "as was known then"
 
     def test_nothing_left_or_nothing_measured(self):
         assert "stop, for no case is left" in advise(self.rounds([0.5]), [PoolState(0, None)], [first(1)], [], 0.001)
