@@ -10,6 +10,7 @@ import pytest
 from labelling import Team, curve, datalist, outcome
 
 from svgd_monai.data import make_phantom
+from svgd_monai.files import read_csv
 from svgd_monai.rounds import run_lock
 
 LAST = 4
@@ -102,6 +103,15 @@ def test_a_case_with_a_label_is_on_no_worklist_and_each_list_is_full(finished):
         assert len(asked) == (3 if number == 0 else 2)
         assert not labelled & set(asked)
         labelled |= set(asked) - {finished.declined}
+
+
+def test_a_worklist_tells_each_cases_place_among_the_unlabelled_by_uncertainty(finished):
+    for number in range(LAST):
+        scored = read_csv(finished.folder / f"round_{number:03d}/scores.csv")
+        free = {row["case"]: float(row["uncertainty"]) for row in scored if row["labelled"] == "false"}
+        for row in finished.table(number + 1):
+            place = 1 + sum(value > free[row["case"]] for value in free.values())
+            assert f", place {place} of {len(free)};" in row["why"]
 
 
 def test_a_changed_label_is_used_from_the_next_round_and_the_old_one_is_kept(finished):

@@ -9,6 +9,7 @@ from labelling import Team, curve, datalist
 from runs import CONFIG
 
 from svgd_monai.data import make_phantom
+from svgd_monai.rounds.people.selection import choose_validation
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,23 @@ def test_a_validation_set_that_comes_later_joins_the_cases_that_validate_already
     advice = (tmp_path / "round_001/advice.txt").read_text()
     assert "validation Dice went" not in advice, "it is of other cases than in round 0"
     assert "of 3 cases" in advice or "The validation Dice is" in advice
+    assert [row["unique_labels"] for row in curve(tmp_path)] == ["3", "5"]
+    team.works(validation=pool / "validation")
+    assert [row["unique_labels"] for row in curve(tmp_path)] == ["3", "5"], "the team's own set costs people no label"
+
+
+def test_a_warm_start_never_validates_on_what_it_has_trained_on(pool, tmp_path):
+    team = Team(pool, tmp_path, rounds=1, min_validation=4, warm_start="true")
+    team.works()
+    team.label(*team.worklist(0))
+    team.works()
+    team.label(*team.worklist(1))
+    team.works()
+    labelled = [*team.worklist(0), *team.worklist(1)]
+    assert choose_validation(labelled, [], None, 4)[0] in datalist(tmp_path, 0), "nothing to tell; choose another seed"
+    (validating,) = datalist(tmp_path, 1, "validation")
+    assert validating in team.worklist(1)
+    assert set(datalist(tmp_path, 1)) == set(labelled) - {validating}
 
 
 def test_a_listed_case_that_is_held_out_later_is_nobodys_to_do(pool, tmp_path):
