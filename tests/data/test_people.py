@@ -116,6 +116,28 @@ def test_a_list_may_name_images_elsewhere_when_that_is_allowed(images, tmp_path)
         find_people_data(file)
 
 
+def test_a_bad_image_may_be_left_out_of_the_pool_but_not_of_a_held_out_set(images, held_out, tmp_path):
+    (images / f"{case(4)}.nii.gz").write_bytes(b"no image")
+    data = find_people_data(images, None, held_out).checked(CLASSES, tmp_path, 1, "skip")
+    assert sorted(data.pool) == [case(n) for n in (3, 5, 6)]
+    assert list(data.bad) == [case(4)]
+    (held_out / f"labels/{case(2)}.nii.gz").write_bytes(b"no label")
+    with pytest.raises(DataError, match=f"^Case {case(2)}: "):
+        find_people_data(images, None, held_out).checked(CLASSES, tmp_path, 1, "skip")
+
+
+def test_a_held_out_set_in_msd_form_keeps_to_its_folder(images, phantom_mr, tmp_path):
+    own = {
+        "image": str(phantom_mr / f"imagesTr/{case(1)}.nii.gz"),
+        "label": str(phantom_mr / f"labelsTr/{case(1)}.nii.gz"),
+    }
+    listed = json.loads((phantom_mr / "dataset.json").read_text()) | {"training": [own]}
+    (tmp_path / "dataset.json").write_text(json.dumps(listed))
+    with pytest.raises(DataError, match="outside"):
+        find_people_data(images, None, tmp_path)
+    assert list(find_people_data(images, None, tmp_path, allow_outside=True).test) == [case(1)]
+
+
 def test_a_pool_of_bad_images_alone_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images/a.nii.gz").write_bytes(b"no image")
