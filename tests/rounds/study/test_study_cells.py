@@ -42,6 +42,11 @@ def test_further_keys_of_a_grid_are_in_the_name():
     assert [cell.keys["method"] for cell in found] == ["svgd/bald mi_weight=0.5", "svgd/bald mi_weight=1"]
 
 
+def test_a_grids_methods_are_named_by_the_studys_own_keys_where_the_grid_has_none():
+    (cell,) = study_cells(None, {"acquisition": ["bald"]}, (0,), {**COMMON, "committee": "ensemble"}, KNOWN)
+    assert cell.method == "ensemble/bald"
+
+
 def test_a_grid_of_further_keys_tells_whether_labelled_cases_stay():
     found = cells(grid={"keep_labelled": [True, False], "mi_weight": [0.5, 1.0]}, seeds=(0,))
     assert len({cell.method for cell in found}) == len({cell.place for cell in found}) == 4

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import filelock
@@ -255,8 +256,52 @@ def test_what_a_killed_run_has_left_in_the_shared_cache_goes(study):
     left = study.folder / "cache/first_committees/x/committee.pt.tmp"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
+    held = study.folder / "runs/b/seed_0"
+    held.mkdir(parents=True)
+    with filelock.FileLock(held / ".lock"):
+        study.run()
+    assert left.exists(), "a run that another process is at work in may be writing it"
     study.run()
     assert not left.exists()
+
+
+def test_a_methods_keys_go_before_the_studys(study):
+    study.common |= {"rounds": 1, "batch_size": 8, "learning_rate": 0.5}
+    keys = {cell.method: study.overlay(cell) for cell in study.cells}
+    assert {method: each["batch_size"] for method, each in keys.items()} == {"a": 8, "b": 8, "c": 2}
+    assert {each["learning_rate"] for each in keys.values()} == {0.5}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_more_runs_go_at_a_time_than_there_are_workers(study, monkeypatch, workers):
+    going, most = set(), []
+
+    class Slow(Process):
+        """Ends at the second look."""
+
+        looks = 0
+
+        def poll(self):
+            self.looks += 1
+            if self.looks < 2:
+                return None
+            going.discard(self)
+            return super().poll()
+
+    fast = subprocess.Popen
+
+    def start(*arguments, **options):
+        process = fast(*arguments, **options)
+        slow = Slow(process.code, process.deed)
+        going.add(slow)
+        most.append(len(going))
+        return slow
+
+    monkeypatch.setattr("subprocess.Popen", start)
+    study.workers = workers
+    study.run()
+    assert sorted(study.started) == ["a", "b", "c"]
+    assert max(most) == workers
 
 
 def test_an_interrupted_study_ends_its_runs(study, monkeypatch):
