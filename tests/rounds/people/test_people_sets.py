@@ -84,7 +84,7 @@ def test_the_teams_own_sets_are_measured_and_no_label_of_the_pool_is_spent_on_th
 
 
 def test_a_validation_set_that_comes_later_joins_the_cases_that_validate_already(pool, tmp_path):
-    team = Team(pool, tmp_path, rounds=1, min_validation=3)
+    team = Team(pool, tmp_path, rounds=2, min_validation=3)
     team.works()
     team.label(*team.worklist(0))
     team.works()
