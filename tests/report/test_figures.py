@@ -66,7 +66,7 @@ def test_a_methods_curve_is_its_mean_between_its_standard_deviations(small):
 
 
 def test_against_rounds_a_mean_is_over_the_rounds_that_all_seeds_have(small):
-    write_run(small / "ours_0", [0.60, 0.72], acquisition="entropy_mi")
+    write_run(small / "ours_2", [0.58, 0.74], seed=2, acquisition="entropy_mi")
     axis = small_multiples(analyse(read_study(small)), rounds=True).axes[0]
     thick = max(axis.lines, key=lambda line: line.get_linewidth())
     assert list(thick.get_xdata()) == [0, 1]
