@@ -32,6 +32,7 @@ def case():
 def test_the_picture_shows_the_least_sure_slice_with_foreground():
     uncertainty = torch.zeros(4, 4, 5)
     uncertainty[..., 0], uncertainty[..., 2], uncertainty[..., 3] = 0.9, 0.3, 0.5
+    uncertainty[0, 0, 2] = 2.0  # a voxel, which is no slice
     foreground = torch.zeros(4, 4, 5, dtype=torch.bool)
     foreground[1, 1, 2:4] = True
     assert uncertain_slice(uncertainty, foreground) == 3
