@@ -73,6 +73,7 @@ def test_components_are_left_as_they_are_written():
         (({"a": {"learning_rate": -1}},), "methods: a: learning_rate: -1 is not above 0."),
         (({"a": {"seed": 3}},), "methods: a: seed is the study's own to set."),
         (({"a b": {}, "a/b": {}},), "methods: a/b would share its folder a_b with another method; rename it."),
+        (({"a": {}, "A": {}},), "methods: A would share its folder A with another method; rename it."),
         ((["a"],), "methods: ['a'] is not a mapping."),
         ((None, {"acquisition": "bald"}), "grid: acquisition must be a list of values, it is 'bald'."),
         ((None, {"colour": ["red"]}), "grid: colour is not a key of a run."),
