@@ -19,6 +19,8 @@ from svgd_monai.workflow import KEYS, MACHINERY, calling_workflow, tracking_keys
 
 #: Keys of ``active_learning.yaml`` that are the loop's own and not handed on to the stages.
 _LOOP = ("loop", "hooks", "stages")
+#: Folders that the data set's own oracle would leave unread without a word.
+_PEOPLE_ONLY = ("images", "labels", "validation", "test")
 
 
 def active_learning(
@@ -50,6 +52,8 @@ def active_learning(
             raise SettingsError(f"hooks: {hook!r} has none of before_round, after_round and after_run.")
     if settings["oracle"] == "people" and settings["initial_labelled"] is None:
         raise SettingsError("initial_labelled: 'all' is for a data set; people are asked for a number of cases.")
+    if settings["oracle"] != "people" and (given := [key for key in _PEOPLE_ONLY if settings.get(key) is not None]):
+        raise SettingsError(f"{given[0]}: it is for people who label; say oracle: people, too, or leave it out.")
     files = stage_files(stages, folder)
     imports = parser.get("imports", [])
     if not is_first():

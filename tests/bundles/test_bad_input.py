@@ -239,6 +239,13 @@ class TestKeys:
         overlay.write_text("batch_size: 0\n")
         assert refusal(run_bundle(*words(config, overlay, output_dir=output))).startswith("batch_size: 0")
 
+    @pytest.mark.parametrize("key", ["images", "labels", "validation", "test"])
+    def test_a_folder_of_people_who_label_without_these_is_named(self, config, output, tmp_path, key):
+        keys = {"dataset_dir": tmp_path / "nowhere", "output_dir": output, key: tmp_path}
+        result = run_bundle(*words(config, **keys))
+        assert refusal(result, "oracle: people").startswith(f"{key}: ")
+        assert not output.exists()
+
     @pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
     def test_a_device_that_is_not_there_is_named(self, config, output):
         assert refusal(run_bundle(*words(config, output_dir=output, device="cuda"))).startswith("device: cuda")
