@@ -132,7 +132,9 @@ def _read_task(dataset_dir: str | os.PathLike[str]) -> tuple[Path, Path, dict[st
         raise DataError(f"The data set's folder {root} does not exist or cannot be entered.")
     file = root / "dataset.json"
     if not is_file(file):
-        raise DataError(f"The data set's folder {root} has no dataset.json.")
+        inside = sorted(root.glob("*/dataset.json"))  # the folder of all tasks in place of one's own
+        hint = f"; {inside[0].parent} has one" if inside else ""
+        raise DataError(f"The data set's folder {root} has no dataset.json{hint}.")
     return root, file, read_json_object(file)
 
 

@@ -39,7 +39,9 @@ def ensure_dataset(dataset_dir: str | os.PathLike[str], download: bool = False) 
         return folder
     tasks = " or ".join(MD5)
     if not download:
-        raise DataError(f"The data set's folder {folder} does not exist; `download: true` gets {tasks}.")
+        raise DataError(
+            f"The data set's folder {folder} does not exist; dataset_dir names yours, `download: true` gets {tasks}."
+        )
     if folder.name not in MD5:
         raise DataError(f"The data set's folder {folder} does not exist, and only {tasks} can be downloaded.")
     try:

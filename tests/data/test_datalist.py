@@ -95,6 +95,11 @@ class TestReadDataset:
         assert str(tmp_path) in sentence
         assert "dataset.json" in sentence
 
+    def test_the_folder_of_all_tasks_is_told_where_one_is(self, tmp_path):
+        task = write_task(tmp_path / "Task99_Phantom")
+        wanted = f"The data set's folder {tmp_path} has no dataset.json; {task} has one."
+        assert complaint(read_dataset, tmp_path) == wanted
+
     def test_a_file_in_place_of_the_folder_is_said_to_be_one(self, tmp_path):
         file = write_task(tmp_path) / "dataset.json"
         wanted = f"The data set's folder {file} is a file; give a folder that holds a dataset.json."

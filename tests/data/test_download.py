@@ -77,7 +77,7 @@ def test_relative_folder_becomes_absolute(tmp_path, monkeypatch):
 
 def test_missing_folder_is_named_with_the_way_out(tmp_path, calls):
     sentence = complaint(tmp_path / TASK, download=False)
-    assert all(part in sentence for part in (str(tmp_path / TASK), "download: true", *MD5))
+    assert all(part in sentence for part in (str(tmp_path / TASK), "dataset_dir", "download: true", *MD5))
     assert calls == []
 
 
