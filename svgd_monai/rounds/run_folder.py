@@ -123,7 +123,8 @@ class RunFolder:
         before, now = found["settings"], record["settings"]
         if now["rounds"] < before["rounds"]:
             raise RunFolderError(
-                f"rounds: {self.root} is a run of {before['rounds']} rounds; they can become more, not {now['rounds']}."
+                f"rounds: {self.root} is a run of {before['rounds']} rounds; they can become more, not "
+                f"{now['rounds']}; give another output_dir."
             )
         for key in sorted((set(before) | set(now)) - MAY_CHANGE - {"rounds"}):
             started, asked = (settings.get(key, LATER_KEYS.get(key)) for settings in (before, now))
