@@ -149,6 +149,8 @@ def test_a_run_of_a_version_without_a_key_goes_on_with_what_it_worked_by(tmp_pat
     assert folder.open(record) is False
     with pytest.raises(RunFolderError, match=r"redraws: .* started with 'score', this command says 'random'"):
         folder.open({**record, "settings": {**record["settings"], "redraws": "random"}})
+    with pytest.raises(RunFolderError, match=r"rounds: .* a run of 1 rounds; .* more, not 0; give another output_dir"):
+        folder.open({**record, "settings": {**record["settings"], "rounds": 0}})
 
 
 def test_a_run_of_another_version_goes_on_with_a_warning(tmp_path, caplog):
