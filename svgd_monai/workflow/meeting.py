@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from svgd_monai.errors import SettingsError
+from svgd_monai.errors import SettingsError, causes
 from svgd_monai.workflow.sentences import GO_ON
 
 _VOICE, _BEGUN, _END = "voice", "begun", "end"
@@ -109,11 +109,10 @@ def one_voice(sentence: str) -> str | int:
 
 def lost_process(error: BaseException | None) -> str | None:
     """The sentence of an error that comes of another process's end; None for any other error."""
-    while error is not None and _meetings:
+    for found in causes(error) if _meetings else ():
         # Gloo's have no type of their own.
-        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower()):
+        if isinstance(found, dist.DistError) or (isinstance(found, RuntimeError) and "gloo" in str(found).lower()):
             return _LOST
-        error = error.__cause__ or error.__context__
     return None
 
 

@@ -9,7 +9,7 @@ import pydoc
 import torch
 from monai.utils import OptionalImportError
 
-from svgd_monai.errors import SvgdMonaiError
+from svgd_monai.errors import SvgdMonaiError, causes
 
 GO_ON = "the same command goes on where this one stopped"
 #: What a file system says of itself, though not always of which file: TensorBoard's writer does not.
@@ -19,13 +19,12 @@ _FILE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, 
 def sentence_of(error: BaseException | None) -> str | None:
     """The sentence of the first user's error in the chain of causes; else of the first that MONAI or the system has."""
     other: str | None = None
-    while error is not None:
-        if isinstance(error, SvgdMonaiError):
-            return " ".join(str(error).split())
-        if other is None and isinstance(error, OSError) and error.filename is not None:
-            other = f"{error.filename}: {error.strerror}."
-        other = other or _shortage(error) or _mistake(error)
-        error = error.__cause__ or error.__context__
+    for found in causes(error):
+        if isinstance(found, SvgdMonaiError):
+            return " ".join(str(found).split())
+        if other is None and isinstance(found, OSError) and found.filename is not None:
+            other = f"{found.filename}: {found.strerror}."
+        other = other or _shortage(found) or _mistake(found)
     return other
 
 

@@ -21,6 +21,7 @@ SAMPLE = {
     "killed in the middle of a committee's file": ("kill", r"round_000/committee.pt \(1\)"),
     "terminated at the queries": ("term", r"round_000/queries.json \(1\)"),
     "no space for a file of a round": ("no-space", r"round_00"),
+    "no space for TensorBoard within a training": ("no-space", r"tensorboard/events"),
     "a bit of the record of checks is flipped": ("damaged", r"cache/case_checks.json"),
     "the volume that was queried changes": ("inputs", r"image of a pool case"),
     "out of memory": ("machine", r"address space, step 4"),

@@ -72,6 +72,9 @@ def refused(lab, row, number, every):
         act = ("open", "sync")[index // every % 2] if synced else "open"
         fault = Fault("refuse", Point(act, path, count), number)
         yield Trial(row, f"{lab.plain(path)} ({count}), {act}", partial(strike, lab, fault, 1))
+    # In a training, by the writer's own thread: it raises its error again as it is closed.
+    fault = Fault("refuse", Point("record", "tensorboard/events", 20), number)
+    yield Trial(row, "tensorboard/events (20), record", partial(strike, lab, fault, 1))
 
 
 def full_disk(lab, sizes=(64, 128, 192, 256, 320, 384)):

@@ -65,6 +65,20 @@ class TestSentence:
         system = OSError(errno.ENOENT, "No such file or directory", "/data/scan.nii.gz")
         assert ending(wrapped(wrapped_in_ours(system), 2)) == "scan cannot be read."
 
+    def test_of_an_error_that_is_raised_again_while_what_it_caused_is_handled(self):
+        error = OSError(errno.ENOSPC, "No space left on device")
+        outer = wrapped(error, 2)
+        error.__context__ = outer  # as TensorBoard's writer does at its close
+        assert "No space left" in ending(error)
+
+    def test_an_error_in_a_circle_that_is_not_the_user_s_passes(self):
+        error = KeyError("a mistake of ours")
+        outer = wrapped(error, 1)
+        error.__context__ = outer
+        with pytest.raises(KeyError) as caught, boundary():
+            raise error
+        assert caught.value is error
+
     def test_of_a_real_refusal_of_the_file_system(self, tmp_path):
         with pytest.raises(SystemExit) as caught, boundary():
             (tmp_path / "nowhere/file").write_text("")
