@@ -5,7 +5,7 @@ from svgd_monai.data.cache_key import transform_key
 from svgd_monai.data.check_cache import CaseFacts
 from svgd_monai.data.checks import check_cases, dataset_fingerprint
 from svgd_monai.data.datalist import MSDDataset, read_classes, read_dataset, read_images
-from svgd_monai.data.dataset import Draw, StepSampler, VolumeDataset, epoch_length, epochs
+from svgd_monai.data.dataset import Draw, StepSampler, VolumeDataset, epoch_length, epochs, fingerprints
 from svgd_monai.data.flags import FLAGS_FILE, report_flags, signature
 from svgd_monai.data.phantom import make_phantom
 from svgd_monai.data.roles import RoundDatalist, read_datalist, write_datalist
@@ -54,6 +54,7 @@ __all__ = [
     "epoch_length",
     "epochs",
     "find_cases",
+    "fingerprints",
     "foreground_crop",
     "labelled_cases",
     "load_task",

@@ -35,16 +35,29 @@ MEMORY_BYTES = 4 << 30
 
 
 class Draw(int):
-    """An index into :class:`VolumeDataset` whose number of draw seeds the random transforms."""
+    """The index of an item in any data set, with the number of a draw, which seeds random transforms.
+
+    Args:
+        item: the index.
+        number: of the draw.
+    """
+
+    number: int
+
+    def __new__(cls, item: int, number: int = 0) -> Draw:
+        """An int is made here, not in ``__init__``."""
+        draw = super().__new__(cls, item)
+        draw.number = number
+        return draw
 
 
 class VolumeDataset(PersistentDataset):
     """MONAI's disk cache, keyed by the files' content; random transforms are seeded by the draw, not by the process.
 
     Item ``i`` of the data is ``dataset[i]``, its random transforms as MONAI's loader seeds them.
-    ``dataset[Draw(d * len(dataset) + i)]`` is the same item at draw ``d``, with the random transforms seeded by
-    ``(seed, d)``: with :class:`StepSampler` a batch depends on nothing but its step, whatever the number of workers and
-    whenever a killed training continues.
+    ``dataset[Draw(i, d)]`` is the same item at draw ``d``, with the random transforms seeded by ``(seed, d)``: with
+    :class:`StepSampler` a batch depends on nothing but its step, whatever the number of workers and whenever a killed
+    training continues.
 
     Args:
         data: items with ``image``, ``label`` and, as ``fingerprint``, a hash of their files' content; without one,
@@ -83,20 +96,15 @@ class VolumeDataset(PersistentDataset):
         self._memory: dict[int, Any] = {}
         self._memory_bytes = 0
 
-    @property
-    def fingerprints(self) -> list[str]:
-        """What the items are made of: a hash of the content of each, in their order."""
-        return [_content_hash(item).decode() for item in self.data]
-
     def prepare(self, item: int) -> Any:
         """Have an item in the cache on disk, without keeping it in memory; the deterministic transforms' result."""
         return self._cachecheck(copy.deepcopy(self.data[item]))
 
     def _transform(self, index: int) -> Any:
-        draw, item = divmod(index, len(self.data))
+        item = range(len(self.data))[index]
         if isinstance(index, Draw) and isinstance(self.transform, Compose):
             # 32 bits are what numpy's legacy RandomState, on which MONAI's transforms rest, takes.
-            self.transform.set_random_state(seed=derive_seed(self.seed, draw) % (1 << 32))
+            self.transform.set_random_state(seed=derive_seed(self.seed, index.number) % (1 << 32))
         volume = self._preprocessed(item)
         return self._post_transform(copy.deepcopy(volume) if item in self._memory else volume)
 
@@ -133,7 +141,7 @@ class StepSampler(Sampler[list[int]]):
     """Batches of draws for a training counted in steps: an endless shuffle of the labelled multiset.
 
     Draw d is position ``d mod N`` of permutation ``d // N``; each permutation comes from the seed and its number. Batch
-    s holds the draws ``s B ... s B + B − 1``, as indices into :class:`VolumeDataset`.
+    s holds the draws ``s B ... s B + B − 1``, as indices into a data set of the N items, see :class:`Draw`.
 
     With several streams, a batch holds B draws of each, one stream behind the other, each with shuffles of its own: the
     batches of a committee whose members do not share theirs.
@@ -177,7 +185,16 @@ class StepSampler(Sampler[list[int]]):
             if draw // self.size != number:
                 number = draw // self.size
                 order = np.random.default_rng(derive_seed(seed, "shuffle", number)).permutation(self.size)
-            yield Draw((draw * self.streams + stream) * self.size + int(order[draw % self.size]))
+            yield Draw(int(order[draw % self.size]), draw * self.streams + stream)
+
+
+def fingerprints(dataset: Any) -> list[str]:
+    """What the items of a data set are made of: a hash of the content of each, in their order.
+
+    Args:
+        dataset: of this package, or of MONAI's or a user's own over a list ``data`` of items.
+    """
+    return [_content_hash(item).decode() for item in getattr(dataset, "data", ())]
 
 
 def epoch_length(steps: int, validations: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from svgd_monai.acquisition.handler import COLUMNS, QUERIES_FILE, RANKING_COLUMNS, SCORES_FILE
 from svgd_monai.committee.keeper import TRAINING_FILE
-from svgd_monai.errors import RunFolderError
+from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.evaluation.cases import case_rows, summarise_results
 from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
 from svgd_monai.files import read_json, write_csv, write_json
@@ -61,11 +61,21 @@ class Round:
         return all((self.trained, self.measured, self.scored(final)))
 
     def train(self, warm_start: bool, **keys: Any) -> None:
-        """Train its committee, with ``warm_start`` from the one of the round before."""
+        """Train its committee, with ``warm_start`` from the one of the round before.
+
+        Raises:
+            SettingsError: nobody has kept it.
+        """
+        if self.trained:
+            return
+        warm = warm_start and self.number > 0
+        initial = str(self.run.committee(self.number - 1)) if warm else None
+        self._timed("train", initial_committee=initial, model_file=None, **keys)
         if not self.trained:
-            warm = warm_start and self.number > 0
-            initial = str(self.run.committee(self.number - 1)) if warm else None
-            self._timed("train", initial_committee=initial, model_file=None, **keys)
+            raise SettingsError(
+                "stages#train: the training has left no committee; train#handlers needs the CommitteeKeeper of the "
+                "bundle's train.yaml, to which +train#handlers adds."
+            )
 
     def measure(self) -> None:
         """Measure its committee."""

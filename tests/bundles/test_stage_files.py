@@ -149,6 +149,13 @@ class TestMistakes:
         assert result.last_line.startswith(f"stages#train: {tmp_path / 'mine.yaml'} sets {name}, which the loop sets")
         assert not (tmp_path / "out").exists()
 
+    def test_a_training_that_keeps_no_committee_is_told_what_it_lacks(self, bundle, at_desk, tmp_path):
+        (tmp_path / "mine.yaml").write_text("train#handlers: []\n")
+        files = {"stages#train": ["train.yaml", str(tmp_path / "mine.yaml")]}
+        result = loop(bundle, tmp_path / "out", **files)
+        assert result.exit_code == 1
+        assert result.last_line.startswith("stages#train: the training has left no committee; train#handlers needs")
+
     def test_a_missing_file_is_named(self, bundle, at_desk, tmp_path):
         result = loop(bundle, tmp_path / "out", **{"stages#train": ["train.yaml", "nowhere.yaml"]})
         assert result.exit_code == 1

@@ -22,12 +22,13 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def stage(bundle, name, dataset, output, **keys):
+def stage(bundle, name, dataset, output, *overlays, **keys):
     known = (bundle / f"configs/{name}.yaml").read_text()
     tiny = {k: v for k, v in TINY.items() if f"\n{k}:" in known}
     if name == "train":
         tiny["model_file"] = output / "models/model.pt"  # not the bundle's own
-    result = run(words(bundle / f"configs/{name}.yaml", dataset_dir=dataset, output_dir=output, **{**tiny, **keys}))
+    keys = {"dataset_dir": dataset, "output_dir": output, **tiny, **keys}
+    result = run(words(bundle / f"configs/{name}.yaml", *overlays, **keys))
     assert result.code == 0, result.last_line
     return result
 
@@ -47,6 +48,19 @@ def test_training_leaves_a_committee_and_its_record(trained):
     assert (trained / "committee.pt").is_file()
     assert (trained / "models/model.pt").read_bytes() == (trained / "model.pt").read_bytes()  # that of the converter
     assert not (trained / "training.pt").exists()
+
+
+@pytest.mark.parametrize("kind", ["CacheDataset, progress: false", "PersistentDataset, cache_dir: FOLDER", "Dataset"])
+def test_a_dataset_of_monais_trains_the_same_committee(bundle, phantom_mr, trained, tmp_path, kind):
+    """The volumes are smaller than the window, and not augmented, so nothing is drawn but their order."""
+    overlay, kind = tmp_path / "dataset.yaml", kind.replace("FOLDER", str(tmp_path / "volumes"))
+    overlay.write_text(
+        f"train#dataset: {{_target_: {kind}, data: $@datalist.training, transform: '@train#preprocessing'}}\n"
+        f"validate#dataset: {{_target_: {kind}, data: $@datalist.validation, transform: '@validate#preprocessing'}}\n"
+    )
+    stage(bundle, "train", phantom_mr, tmp_path, overlay, steps_per_round=6, validations_per_round=2)
+    ours, theirs = (torch.load(folder / "committee.pt", weights_only=True) for folder in (trained, tmp_path))
+    assert torch.equal(ours["values"], theirs["values"])
 
 
 def test_a_converted_committee_measures_the_same_as_the_runs_own(bundle, phantom_mr, trained, tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import monai
@@ -14,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import DataLoader
+from monai.data import CacheDataset, DataLoader, Dataset
 from monai.transforms import Compose, Lambdad, MapTransform, RandGaussianNoised, RandSpatialCropd, ScaleIntensityd
 
 from svgd_monai.data import (
@@ -24,6 +25,7 @@ from svgd_monai.data import (
     cache_key,
     epoch_length,
     epochs,
+    fingerprints,
     preprocessing,
     transform_key,
 )
@@ -92,7 +94,7 @@ def test_an_item_holds_what_its_files_hold(tmp_path):
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_a_file_is_read_once(tmp_path, on_disk):
     dataset = VolumeDataset(items(tmp_path), random_transforms(), tmp_path / "cache" if on_disk else None)
-    for index in (0, 1, 0, 3, 6, 1):
+    for index in (0, 1, 0, Draw(0, 1), Draw(0, 2), 1):
         dataset[index]
     assert Counter(READS) == {"case_0": 1, "case_1": 1}
 
@@ -268,9 +270,10 @@ def test_a_volume_that_is_read_once_is_not_kept_in_memory(tmp_path):
     assert not torch.equal(dataset[0]["image"], first)
 
 
-def images(dataset, indices):
-    """The draws of these numbers, as StepSampler asks for them."""
-    return {index: dataset[Draw(index)]["image"].clone() for index in indices}
+def images(dataset, numbers):
+    """The draws of these numbers, of the items in turn."""
+    size = len(dataset)
+    return {number: dataset[Draw(number % size, number // size)]["image"].clone() for number in numbers}
 
 
 def equal(one, other):
@@ -328,6 +331,23 @@ def test_batches_are_the_same_for_any_number_of_workers_and_after_a_restart(tmp_
     for one, other in [*zip(alone, shared, strict=True), *zip(alone[4:], resumed, strict=True)]:
         assert one[0] == other[0]
         assert torch.equal(one[1], other[1])
+
+
+@pytest.mark.parametrize("kind", [Dataset, partial(CacheDataset, progress=False)])
+def test_the_batches_of_a_dataset_of_monais_have_the_same_items(tmp_path, kind):
+    data = items(tmp_path)
+    ours, theirs = (loaded(dataset, 0) for dataset in (VolumeDataset(data, plain(), None), kind(data, plain())))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one[0] == other[0]
+        assert torch.equal(one[1], other[1])
+    assert fingerprints(kind(data, plain())) == fingerprints(VolumeDataset(data, plain(), None))
+
+
+def test_an_index_counts_from_either_end_and_not_beyond(tmp_path):
+    dataset = VolumeDataset(items(tmp_path), plain(), None)
+    assert dataset[-1]["case"] == dataset[2]["case"] == "case_2"
+    with pytest.raises(IndexError):
+        dataset[3]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -417,10 +437,9 @@ def test_every_permutation_covers_all_items_once(size, batch_size, steps):
     batches = drawn(size, batch_size, steps)
     assert [len(batch) for batch in batches] == [batch_size] * steps
     draws = [index for batch in batches for index in batch]
-    assert [index // size for index in draws] == list(range(batch_size * steps))  # the draw's number
-    chosen = [index % size for index in draws]
-    for begin in range(0, len(chosen) - size + 1, size):
-        assert sorted(chosen[begin : begin + size]) == list(range(size))
+    assert [draw.number for draw in draws] == list(range(batch_size * steps))
+    for begin in range(0, len(draws) - size + 1, size):
+        assert sorted(draws[begin : begin + size]) == list(range(size))
 
 
 def test_a_case_drawn_twice_stands_in_every_permutation_twice(tmp_path):
@@ -432,8 +451,7 @@ def test_a_case_drawn_twice_stands_in_every_permutation_twice(tmp_path):
 
 
 def test_permutations_differ_from_one_another_and_by_seed():
-    orders = [[index % 9 for index in batch] for batch in drawn(9, 9, 6)]
-    assert len({tuple(order) for order in orders}) == 6
+    assert len({tuple(order) for order in drawn(9, 9, 6)}) == 6
     assert drawn(9, 9, 6) == drawn(9, 9, 6)
     assert drawn(9, 9, 6) != drawn(9, 9, 6, seed=1)
 
@@ -476,14 +494,14 @@ def test_worked_numbers_of_epochs(steps, validations, length, count):
 
 def test_streams_are_shuffled_independently_and_the_first_is_the_shared_one():
     alone, three = drawn(7, 2, 35), list(StepSampler(7, 2, 35, streams=3))
-    items = [[[index % 7 for index in batch[2 * s : 2 * s + 2]] for batch in three] for s in range(3)]
-    assert items[0] == [[index % 7 for index in batch] for batch in alone]
+    items = [[batch[2 * s : 2 * s + 2] for batch in three] for s in range(3)]
+    assert items[0] == alone
     for stream in items:
         flat = [item for batch in stream for item in batch]
         assert all(sorted(flat[begin : begin + 7]) == list(range(7)) for begin in range(0, 70, 7))
     assert items[0] != items[1] != items[2] != items[0]
-    draws = [index // 7 for batch in three for index in batch]
-    assert len(set(draws)) == len(draws)  # a draw seeds the random transforms
+    numbers = [draw.number for batch in three for draw in batch]
+    assert len(set(numbers)) == len(numbers)  # which seed the random transforms
 
 
 def test_streams_continue_where_they_were():
