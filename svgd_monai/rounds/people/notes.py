@@ -13,6 +13,8 @@ from svgd_monai.files import reason
 #: ``<case>: <reason>`` a line; the other two hold a case a line.
 DECLINED_FILE, EMPTY_FILE, CONFIRMED_FILE = NOTES = ("declined.txt", "empty.txt", "confirmed.txt")
 _SEPARATORS = " \t:,;"
+#: Behind a case's name, more of a name and the colon in front of a reason: `scan 3: motion` is no decline of `scan`.
+_MORE_OF_A_NAME = re.compile(r" +[^\s:,;][^:]*:")
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,13 @@ def _lines(path: Path, cases: Collection[str], complaints: list[Complaint]) -> l
             continue
         where = f"{shown}, line {number}"
         case = _leading_case(content, cases)
-        if case is None:
-            name = content.partition(":")[0].strip() if path.name == DECLINED_FILE else content  # which may hold blanks
+        rest = "" if case is None else re.sub(r"^\.nii(\.gz)?", "", content[len(case) :])
+        reasoned = path.name == DECLINED_FILE
+        if case is None or (reasoned and _MORE_OF_A_NAME.match(rest)):
+            name = content.partition(":")[0].strip() if reasoned else content  # which may hold blanks
             complaints.append(Complaint(shown, f"{where}: there is no case of the name {name!r}."))
         else:
-            rest = re.sub(r"^\.nii(\.gz)?", "", content[len(case) :]).strip(_SEPARATORS)
-            found.append((case, rest, where))
+            found.append((case, rest.strip(_SEPARATORS), where))
     return found
 
 

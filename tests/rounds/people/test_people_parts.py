@@ -25,7 +25,9 @@ def label(slot="", sha="a", **values):
 
 
 class TestNotes:
-    @pytest.mark.parametrize("line", ["case_1: motion", "case_1 motion", "case_1.nii.gz\tmotion", "case_1, motion "])
+    @pytest.mark.parametrize(
+        "line", ["case_1: motion", "case_1 motion", "case_1.nii.gz\tmotion", "case_1, motion ", "case_1.nii : motion"]
+    )
     def test_a_decline_is_read_however_it_is_set_apart(self, line, tmp_path):
         (tmp_path / "declined.txt").write_text(f"\ufeff# ours\n\n{line}\n", encoding="utf-8")
         notes = read_notes(tmp_path, CASES)
@@ -54,6 +56,13 @@ class TestNotes:
             "write a case a line."
             for line, rest, case in ((1, "3", "scan"), (2, "repeat", "scan_7"))
         ]
+
+    def test_a_mistyped_name_declines_no_case_that_it_begins_like(self, tmp_path):
+        (tmp_path / "declined.txt").write_text("scan 3: motion\nscan 2: as in scan 3: motion\nscan\tcut: below\n")
+        notes = read_notes(tmp_path, ["scan", "scan 2"])
+        assert notes.declined == {"scan 2": "as in scan 3: motion", "scan": "cut: below"}
+        (complaint,) = notes.complaints
+        assert complaint.sentence == "labels/declined.txt, line 1: there is no case of the name 'scan 3'."
 
     def test_a_file_that_is_no_text_is_complained_of(self, tmp_path):
         (tmp_path / "confirmed.txt").write_bytes(b"\xff\xfe\x00x")
