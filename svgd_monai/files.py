@@ -83,11 +83,11 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, durable: bool = Tr
     return path
 
 
-def remove_temporaries(paths: Iterable[Path]) -> None:
-    """Remove temporary files that a killed process has left; what another living one of this machine writes stays."""
-    for path in paths:
+def remove_temporaries(folder: Path, below: str = "") -> None:
+    """Remove what killed processes have half written in a folder, or in ``below`` (``*/``) it; all other files stay."""
+    for path in folder.glob(f"{below}*{TEMPORARY_SUFFIX}"):
         process = path.name.removesuffix(TEMPORARY_SUFFIX).rpartition(".")[2]
-        if not (process.isdecimal() and int(process) != os.getpid() and _lives(int(process))):
+        if process.isdecimal() and path.is_file() and (int(process) == os.getpid() or not _lives(int(process))):
             path.unlink(missing_ok=True)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from svgd_monai.data import make_phantom
+from svgd_monai.files import TEMPORARY_SUFFIX
 
 PHANTOM_CASES = 20
 #: Seconds that a long test may take, on a machine that does other work as well; pyproject.toml has the others'.
@@ -28,6 +29,18 @@ def pytest_collection_modifyitems(items):
 def one_thread():
     """Sums come out in the same order everywhere, and tests of the same machine do not wait for one another."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def left():
+    """Puts beside a file what a killed process leaves of it, and tells where."""
+
+    def leave(path):
+        temporary = path.with_name(f"{path.name}.4194304{TEMPORARY_SUFFIX}")  # no process has so high a number
+        temporary.write_bytes(b"half")
+        return temporary
+
+    return leave
 
 
 @pytest.fixture(scope="session")

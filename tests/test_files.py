@@ -6,8 +6,6 @@ import math
 import os
 import random
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -117,14 +115,15 @@ def test_the_content_reaches_the_disk_before_its_name_and_the_folder_after(tmp_p
     assert acts == [("fsync", "file", 13), ("replace", b"whole content"), ("fsync", "folder")]
 
 
-def test_what_a_killed_process_has_left_goes_and_what_a_living_one_writes_stays(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    left, own, other, nobodys = (tmp_path / f"a.{who}.tmp" for who in (dead.pid, os.getpid(), os.getppid(), "x"))
-    for path in (left, own, other, nobodys):
+def test_what_a_killed_process_has_left_goes_and_what_a_living_one_writes_stays(tmp_path, left):
+    dead = left(tmp_path / "a").suffixes[-2]
+    own, other, users = (tmp_path / f"a.{who}.tmp" for who in (os.getpid(), os.getppid(), "notes"))
+    for path in (own, other, users):
         path.write_bytes(b"half")
-    remove_temporaries(tmp_path.glob("*.tmp"))
-    assert list(tmp_path.iterdir()) == [other]
+    folder = tmp_path / f".Task04{dead}.tmp"
+    folder.mkdir()
+    remove_temporaries(tmp_path)
+    assert set(tmp_path.iterdir()) == {folder, other, users}
 
 
 def test_text_is_utf_8_with_the_line_ends_given(tmp_path):

@@ -21,7 +21,7 @@ from svgd_monai.acquisition.strategies import get_strategy, select
 from svgd_monai.acquisition.uncertainty import maps_from_statistics
 from svgd_monai.acquisition.view import PoolView, ScoreOptions
 from svgd_monai.errors import SettingsError
-from svgd_monai.files import write_csv, write_json
+from svgd_monai.files import remove_temporaries, write_csv, write_json
 from svgd_monai.processes import gathered, is_first, processes
 from svgd_monai.seeding import derive_seed
 from svgd_monai.statistics import EXTRA_CHANNELS, mean_probability
@@ -116,8 +116,10 @@ class AcquisitionHandler:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def reset(self, engine: Engine) -> None:
-        """Forget the last run."""
+        """Forget the last run, and remove what one that was killed has left half written."""
         self.cases, self._uncertainty, self._foreground, self._disagreement = [], [], [], []
+        if is_first():
+            remove_temporaries(self.folder)
 
     def accumulate(self, engine: Engine) -> None:
         """Take in a batch."""

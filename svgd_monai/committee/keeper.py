@@ -22,7 +22,7 @@ from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.progress import PROGRESS_FILE, TrainingState, plain_balance, read_progress, validated
 from svgd_monai.committee.trainer import CommitteeTrainer
 from svgd_monai.errors import RunFolderError, SettingsError
-from svgd_monai.files import TEMPORARY_SUFFIX, remove_temporaries, write_json, write_torch
+from svgd_monai.files import remove_temporaries, write_json, write_torch
 from svgd_monai.processes import everyones, is_first
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class CommitteeKeeper:
         if self.best is not None:
             raise SettingsError("The training has been run; another one needs a workflow that is initialised anew.")
         if is_first():
-            remove_temporaries(self.folder.glob(f"*{TEMPORARY_SUFFIX}"))
+            remove_temporaries(self.folder)
             if self.model_file is not None:
                 check_model_file(self.model_file)
         self.state.check()

@@ -16,7 +16,7 @@ from svgd_monai.data.datalist import read_classes
 from svgd_monai.data.roles import RoundDatalist
 from svgd_monai.data.spatial import FileAffineReader
 from svgd_monai.evaluation.cases import CaseResult, case_rows, measure_case, summarise_results
-from svgd_monai.files import write_csv, write_json
+from svgd_monai.files import remove_temporaries, write_csv, write_json
 from svgd_monai.processes import gathered, is_first
 from svgd_monai.statistics import STATISTICS
 
@@ -62,9 +62,15 @@ class CaseMetricsHandler:
 
     def attach(self, engine: Engine) -> None:
         """Attach to a :class:`~svgd_monai.committee.evaluator.CommitteeEvaluator`."""
-        engine.add_event_handler(Events.STARTED, lambda _: self.results.clear())
+        engine.add_event_handler(Events.STARTED, self.reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.measure)
         engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def reset(self, engine: Engine) -> None:
+        """Forget the last run, and remove what one that was killed has left half written."""
+        self.results.clear()
+        if is_first():
+            remove_temporaries(self.folder)
 
     def measure(self, engine: Engine) -> None:
         """Measure the cases of a batch."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from svgd_monai.errors import SettingsError
 from svgd_monai.evaluation.transforms import UNCERTAINTY
-from svgd_monai.files import write_bytes, write_csv
+from svgd_monai.files import remove_temporaries, write_bytes, write_csv
 from svgd_monai.statistics import VOTES, agreement_row
 
 logger = logging.getLogger(__name__)
@@ -55,11 +55,16 @@ class CaseWriter:
 
     def attach(self, engine: Engine) -> None:
         """Attach to a :class:`~svgd_monai.committee.evaluator.CommitteeEvaluator` that counts votes."""
-        engine.add_event_handler(Events.STARTED, lambda _: self.rows.clear())
+        engine.add_event_handler(Events.STARTED, self.reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
         engine.add_event_handler(
             Events.COMPLETED, lambda _: logger.info("%d images segmented in %s", len(self.rows), self.folder)
         )
+
+    def reset(self, engine: Engine) -> None:
+        """Forget the last run, and remove what one that was killed has left half written."""
+        self.rows.clear()
+        remove_temporaries(self.folder)
 
     def write(self, engine: Engine) -> None:
         """Write the cases of a batch, post-processed: ``pred`` (1, X, Y, Z) classes, ``uncertainty`` (1, X, Y, Z).

@@ -17,7 +17,7 @@ from svgd_monai.committee.progress import PROGRESS_FILE
 from svgd_monai.data import Split, TaskData
 from svgd_monai.errors import RunFolderError
 from svgd_monai.evaluation.handler import CASES_FILE
-from svgd_monai.files import TEMPORARY_SUFFIX, check_torch, read_csv, read_json, remove_temporaries, write_json
+from svgd_monai.files import check_torch, read_csv, read_json, remove_temporaries, write_json
 from svgd_monai.history import LATER_KEYS
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class RunFolder:
     def remove_temporaries(self) -> None:
         """Remove what writes that were cut off have left behind."""
         for pattern in ("", "round_*/", "cache/", "cache/*/", "labels_accepted/", "worklist/*/"):
-            remove_temporaries(self.root.glob(f"{pattern}*{TEMPORARY_SUFFIX}"))
+            remove_temporaries(self.root, pattern)
         for path in self.root.glob(f"round_*/{COMMITTEE_FILE}"):
             (path.parent / PROGRESS_FILE).unlink(missing_ok=True)
 

@@ -41,6 +41,12 @@ def test_the_predicted_foreground_is_in_millilitres(tmp_path):
     assert {float(row["foreground_ml"]) for row in rows} == {32 * 0.008}
 
 
+def test_what_a_killed_run_has_left_half_written_goes(tmp_path, left):
+    left(tmp_path / "scores.csv")
+    scored(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["queries.json", "scores.csv"]
+
+
 def test_a_random_query_follows_from_the_seed_alone(tmp_path):
     chosen = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1), ("d", 2)):

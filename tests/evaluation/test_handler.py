@@ -170,6 +170,12 @@ def test_distances_can_be_left_out(root, tmp_path):
     assert metrics["test"]["dice"] == 1.0
 
 
+def test_what_a_killed_run_has_left_half_written_goes(root, tmp_path, left):
+    left(tmp_path / "metrics.json")
+    evaluate(root, tmp_path, [Reader()], rounds=(1,))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.csv", "metrics.json"]
+
+
 def test_a_second_run_begins_anew(root, tmp_path):
     rows, metrics = evaluate(root, tmp_path, [Reader()], rounds=(4, 2))
     assert list(rows) == ["scan_0", "scan_1"]

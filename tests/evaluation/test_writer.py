@@ -214,6 +214,14 @@ class TestCaseWriter:
         run(tmp_path / "out", list_lazily(cases(), 2))
         assert seen == [None, ["a"]]
 
+    def test_what_a_killed_run_has_left_half_written_goes(self, tmp_path, left):
+        (tmp_path / "out").mkdir()
+        left(tmp_path / "out/a_seg.nii.gz")
+        run(tmp_path / "out", [case(tmp_path, "a")])
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+            "a_seg.nii.gz", "a_uncertainty.nii.gz", "inference.csv",
+        ]  # fmt: skip
+
     def test_a_second_run_begins_anew_and_writes_the_same_bytes(self, tmp_path):
         writer = CaseWriter(tmp_path / "out", CLASSES, 3)
         cases = [case(tmp_path, name) for name in ("a", "b")]

@@ -15,7 +15,7 @@ import yaml
 
 from svgd_monai.data.check_cache import CHECKS_FILE
 from svgd_monai.errors import RunFolderError
-from svgd_monai.files import TEMPORARY_SUFFIX, read_json, remove_temporaries, write_bytes, write_text
+from svgd_monai.files import read_json, remove_temporaries, write_bytes, write_text
 from svgd_monai.report.build import write_report
 from svgd_monai.rounds.first import QUERY_KEYS
 from svgd_monai.rounds.lock import BUSY, is_locked
@@ -94,7 +94,7 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.all_cells += earlier_cells(self.folder, self.all_cells)
         if not any(is_locked(self.folder / cell.place) for cell in self.all_cells):
-            remove_temporaries((self.folder / "cache").rglob(f"*{TEMPORARY_SUFFIX}"))
+            remove_temporaries(self.folder / "cache", "**/")
         for cell in self.cells:
             self._look(cell)
             self.states[cell] = DONE if self._is_done(cell) else WAITING

@@ -252,17 +252,17 @@ def test_a_run_that_another_process_has_finished_meanwhile_is_done_in_the_end(st
     assert [row["state"] for row in rows(study.folder / "study.csv")] == ["done"] * 3
 
 
-def test_what_a_killed_run_has_left_in_the_shared_cache_goes(study):
-    left = study.folder / "cache/first_committees/x/committee.pt.tmp"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half")
+def test_what_a_killed_run_has_left_in_the_shared_cache_goes(study, left):
+    folder = study.folder / "cache/first_committees/x"
+    folder.mkdir(parents=True)
+    half = left(folder / "committee.pt")
     held = study.folder / "runs/b/seed_0"
     held.mkdir(parents=True)
     with filelock.FileLock(held / ".lock"):
         study.run()
-    assert left.exists(), "a run that another process is at work in may be writing it"
+    assert half.exists(), "a run that another process is at work in may be writing it"
     study.run()
-    assert not left.exists()
+    assert not half.exists()
 
 
 def test_a_methods_keys_go_before_the_studys(study):
