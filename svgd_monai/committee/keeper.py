@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -13,13 +12,12 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import default_metric_cmp_fn
-from torch import Tensor
 from torch.optim import Optimizer
 
 from svgd_monai.committee.checkpoint import check_model_file, convert_committee, load_committee, save_committee
 from svgd_monai.committee.handlers import EpochMetrics
 from svgd_monai.committee.particles import Particles
-from svgd_monai.committee.progress import PROGRESS_FILE, TrainingState, plain_balance, read_progress, validated
+from svgd_monai.committee.progress import PROGRESS_FILE, TrainingRecord, TrainingState, read_progress, validated
 from svgd_monai.committee.trainer import CommitteeTrainer
 from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.files import remove_temporaries, write_json, write_torch
@@ -95,14 +93,10 @@ class CommitteeKeeper:
         self.preprocessing = dict(preprocessing or {})
         self.model_file = model_file
         self.every = every
-        self.best: Tensor | None = None
-        self.best_metric = -math.inf
-        self.best_step = 0
-        self.validations: list[dict[str, Any]] = []
-        self.seconds = 0.0
+        better = getattr(evaluator, "metric_cmp_fn", default_metric_cmp_fn)
+        self.record = TrainingRecord(metric, better if checkpoint == "best" else None)
         self._since = 0.0
         self._metrics = EpochMetrics(evaluator)
-        self._better = getattr(evaluator, "metric_cmp_fn", default_metric_cmp_fn)
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
@@ -118,7 +112,7 @@ class CommitteeKeeper:
                 be written.
             RunFolderError: the processes do not see the same file.
         """
-        if self.best is not None:
+        if self.record.best is not None:
             raise SettingsError("The training has been run; another one needs a workflow that is initialised anew.")
         if is_first():
             remove_temporaries(self.folder)
@@ -147,15 +141,8 @@ class CommitteeKeeper:
         self._write(engine, engine.state.epoch, None)
 
     def _note(self, engine: Engine, value: float | None) -> None:
-        step = engine.state.iteration
-        balance = plain_balance(getattr(engine.state, "balance", None))
-        self.validations.append({"step": step, self.metric: value, "balance": balance})
-        # Without any number so far the newest counts; a NaN never displaces a number.
-        better = math.isinf(self.best_metric) or (value is not None and self._better(value, self.best_metric))
-        if self.checkpoint == "last" or better:
-            self.best = self.network.values.detach().clone()
-            self.best_metric = -math.inf if value is None else value
-            self.best_step = step
+        balance = getattr(engine.state, "balance", None)
+        self.record.note(engine.state.iteration, value, balance, self.network.values.detach())
 
     def save(self, engine: CommitteeTrainer) -> None:
         """Write the progress within an epoch, where that is due."""
@@ -171,28 +158,25 @@ class CommitteeKeeper:
 
     def _count_seconds(self) -> None:
         now = time.monotonic()
-        self.seconds += now - self._since
+        self.record.seconds += now - self._since
         self._since = now
 
     def finish(self, engine: CommitteeTrainer) -> None:
         """Write the result; the progress has served."""
-        if self.best is None or (self.checkpoint == "last" and engine.state.iteration > self.best_step):
+        record = self.record
+        if record.best is None or (self.checkpoint == "last" and engine.state.iteration > record.best_step):
             engine.guard.settle(engine.state)  # a handler has ended the training within an epoch
             self._note(engine, None)
             self._count_seconds()
-        assert self.best is not None  # of two that are not validated the newer counts
+        assert record.best is not None  # of two that are not validated the newer counts
         with torch.no_grad():
-            self.network.values.copy_(self.best)
+            self.network.values.copy_(record.best)
         if not is_first():
             return
-        kept = None if math.isinf(self.best_metric) else self.best_metric
-        record = {
-            "step": self.best_step, self.metric: kept, "validations": self.validations, "seconds": self.seconds,
-            "replaced_particles": getattr(engine.state, "replaced_particles", 0),
-        }  # fmt: skip
-        write_json(self.folder / TRAINING_FILE, record)
-        path = save_committee(self.folder / COMMITTEE_FILE, self.network, self.best, self.preprocessing)
-        logger.info("the committee of step %d is in %s", self.best_step, path)
+        replaced = {"replaced_particles": getattr(engine.state, "replaced_particles", 0)}
+        write_json(self.folder / TRAINING_FILE, {**record.as_dict(), **replaced})
+        path = save_committee(self.folder / COMMITTEE_FILE, self.network, record.best, self.preprocessing)
+        logger.info("the committee of step %d is in %s", record.best_step, path)
         if self.model_file is not None:
             logger.info("and, for MONAI's tools, in %s", convert_committee(path, self.model_file))
         (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
@@ -200,14 +184,10 @@ class CommitteeKeeper:
     def _progress(self, engine: Engine) -> dict[str, Any]:
         return {
             **self.state.content(),
+            **self.record.content(),
             "key": self.key,
             "random": torch.get_rng_state(),
             "iteration": engine.state.iteration,
-            "best": self.best,
-            "best_metric": self.best_metric,
-            "best_step": self.best_step,
-            "validations": self.validations,
-            "seconds": self.seconds,
             "replaced_particles": getattr(engine.state, "replaced_particles", 0),
         }
 
@@ -226,9 +206,10 @@ class CommitteeKeeper:
     def _restore(self, saved: dict[str, Any], engine: CommitteeTrainer) -> None:
         # All is read and tried before anything changes: a damaged file leaves a training that begins anew untouched.
         values, epoch, iteration = saved["values"], saved["epoch"], saved["iteration"]
-        best, best_metric, best_step = saved["best"], saved["best_metric"], saved["best_step"]
-        validations, seconds, random = saved["validations"], saved["seconds"], saved["random"].cpu()
-        guard = saved.get("guard")  # none in files of older versions
+        guard, random = saved.get("guard"), saved["random"].cpu()  # no guard in files of older versions
+        record = self.record.continued(saved, self.network.values.device)
+        if record.best is None and guard is None:
+            raise ValueError("an epoch has left no committee")
         if values.shape != self.network.values.shape:
             raise ValueError("other particles")
         if guard is not None:
@@ -242,9 +223,7 @@ class CommitteeKeeper:
         engine.state.replaced_particles = saved.get("replaced_particles", 0)  # none in files of older versions
         if self.sampler is not None:
             self.sampler.start = iteration
-        self.best = None if guard is not None and best is None else best.to(self.network.values.device)
-        self.best_metric, self.best_step = best_metric, best_step
-        self.validations, self.seconds = validations, seconds
+        self.record = record
 
         def continue_stream(_: Engine) -> None:
             torch.set_rng_state(random)
@@ -256,6 +235,8 @@ class CommitteeKeeper:
                     engine.guard.begin(engine.state)
             saved.clear()  # the memory
 
+        if epoch == engine.state.max_epochs:
+            return  # no step is left
         # A handler behind this one, as MONAI's CheckpointLoader may be, fills the particles on STARTED as well.
         engine.add_event_handler(Events.EPOCH_STARTED(once=epoch + 1), fill_again)
         # Not before: a data loader draws from the stream when it starts, and here it starts once more.

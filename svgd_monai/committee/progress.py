@@ -6,11 +6,12 @@ import io
 import logging
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from svgd_monai.committee.handlers import single_numbers
@@ -22,6 +23,7 @@ from svgd_monai.files import read_torch
 logger = logging.getLogger(__name__)
 
 PROGRESS_FILE = "training.pt"
+_RECORD = ("best", "best_metric", "best_step", "validations", "seconds")
 
 
 class TrainingState:
@@ -72,6 +74,51 @@ class TrainingState:
             other.load_state_dict(content["state"][name])
         with torch.no_grad():
             self.network.values.copy_(content["values"])
+
+
+class TrainingRecord:
+    """What a training has come to: its validations, the committee that is kept of them, and its seconds.
+
+    Args:
+        metric: name of the number by which a validation goes.
+        better: whether the first of two such numbers is better than the second; None: the newest committee is kept.
+    """
+
+    def __init__(self, metric: str, better: Callable[[float, float], bool] | None) -> None:
+        self.metric = metric
+        self.better = better
+        self.best: Tensor | None = None
+        self.best_metric = -math.inf
+        self.best_step = 0
+        self.validations: list[dict[str, Any]] = []
+        self.seconds = 0.0
+
+    def note(self, step: int, value: float | None, balance: Balance | None, values: Tensor) -> None:
+        """Note a validation, and keep the particles' values (M, D) if they are the best so far."""
+        self.validations.append({"step": step, self.metric: value, "balance": plain_balance(balance)})
+        # Without any number so far the newest counts; a NaN never displaces a number.
+        none = math.isinf(self.best_metric)
+        if self.better is None or none or (value is not None and self.better(value, self.best_metric)):
+            self.best = values.clone()
+            self.best_metric = -math.inf if value is None else value
+            self.best_step = step
+
+    def content(self) -> dict[str, Any]:
+        """All of it, to be saved."""
+        return {name: getattr(self, name) for name in _RECORD}
+
+    def continued(self, content: Mapping[str, Any], device: torch.device) -> TrainingRecord:
+        """Another one, with what :meth:`content` gave."""
+        record = TrainingRecord(self.metric, self.better)
+        for name in _RECORD:
+            setattr(record, name, content[name])
+        record.best = None if record.best is None else record.best.to(device)
+        return record
+
+    def as_dict(self) -> dict[str, Any]:
+        """The part that people read, plain values."""
+        kept = None if math.isinf(self.best_metric) else self.best_metric
+        return {"step": self.best_step, self.metric: kept, "validations": self.validations, "seconds": self.seconds}
 
 
 def read_progress(path: Path, key: str) -> dict[str, Any] | None:

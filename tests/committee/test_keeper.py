@@ -1,9 +1,11 @@
 """A training that is cut off anywhere and started again ends with the same committee, bit for bit."""
 
+import gc
 import json
 import logging
 import math
 import random
+import weakref
 
 import pytest
 import torch
@@ -38,7 +40,7 @@ class PowerError(Exception):
 
 
 class Samples(Dataset):
-    """Five small images; the index counts on over the draws, as in VolumeDataset."""
+    """Five small images."""
 
     def __init__(self):
         generator = torch.Generator().manual_seed(0)
@@ -49,7 +51,7 @@ class Samples(Dataset):
         return 5
 
     def __getitem__(self, index):
-        return {"image": self.images[index % 5], "label": self.labels[index % 5]}
+        return {"image": self.images[index], "label": self.labels[index]}
 
 
 def network(dropout):
@@ -179,6 +181,31 @@ def test_a_training_cut_off_anywhere_ends_as_an_uninterrupted_one(tmp_path, kill
     assert torch.equal(particles.values, expected.values)
     assert record(pieces) == record(whole)
     assert (pieces / "committee.pt").read_bytes() == (whole / "committee.pt").read_bytes()
+
+
+def test_what_was_saved_is_let_go_where_no_step_is_left(tmp_path, monkeypatch):
+    class Saved(dict):
+        """A dictionary that can be watched."""
+
+    class Watch:
+        def attach(self, trainer):
+            trainer.add_event_handler(Events.COMPLETED, self)
+
+        def __call__(self, _):
+            gc.collect()
+            held.append(watched[-1]())
+
+    watched, held, read = [], [], keeper_module.read_progress
+
+    def reading(*arguments):
+        saved = Saved(read(*arguments))
+        watched.append(weakref.ref(saved))
+        return saved
+
+    train(tmp_path, (Events.EPOCH_COMPLETED, 4))
+    monkeypatch.setattr(keeper_module, "read_progress", reading)
+    train(tmp_path, handlers=[Watch()])
+    assert held == [None]
 
 
 def test_a_training_cut_off_three_times_goes_on_where_it_was(tmp_path):
