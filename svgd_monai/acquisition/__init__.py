@@ -2,14 +2,13 @@
 
 from svgd_monai.acquisition.handler import AcquisitionHandler
 from svgd_monai.acquisition.information import (
-    aggregate_information,
     digitise,
     image_mutual_information,
     is_constant,
     pairwise_mutual_information,
 )
 from svgd_monai.acquisition.information_store import InformationStore
-from svgd_monai.acquisition.pool import PoolInformation
+from svgd_monai.acquisition.pool import PoolInformation, aggregate_information
 from svgd_monai.acquisition.reduction import REDUCTION_NAMES, reduce_map
 from svgd_monai.acquisition.registry import strategy
 from svgd_monai.acquisition.score import NORMALISE_NAMES, acquisition_score, rank_cases

@@ -74,36 +74,6 @@ def pairwise_mutual_information(
     return result
 
 
-def aggregate_information(matrix: Tensor, how: str = "mean") -> Tensor:
-    """Mutual information of each pool case with the labelled set, from that with each labelled case.
-
-    mean:  MI_i = (1/K') Σ_k MI_ik        max:  MI_i = max_k MI_ik
-
-    over the K' labelled cases for which it is defined: a labelled constant image is left out.
-
-    Args:
-        matrix: (N, K) nats, NaN where undefined; K distinct labelled cases.
-        how: `mean` or `max`.
-
-    Returns:
-        (N,) nats; NaN for a case that is undefined with all, 0 where nothing is labelled (K = 0).
-
-    Raises:
-        ValueError: `how` is unknown, or the matrix has not two dimensions.
-    """
-    if how not in ("mean", "max"):
-        raise ValueError(f"Unknown aggregation {how!r}; known are mean, max.")
-    if matrix.dim() != 2:
-        raise ValueError(f"Aggregation needs a matrix (N, K), got {tuple(matrix.shape)}.")
-    if matrix.shape[1] == 0:
-        return matrix.new_zeros(len(matrix))
-    if how == "mean":
-        return matrix.nanmean(1)
-    undefined = matrix.isnan()
-    highest = matrix.masked_fill(undefined, -torch.inf).amax(1)
-    return highest.masked_fill(undefined.all(1), torch.nan)
-
-
 def is_constant(images: Tensor, bins: int = 64, value_range: Sequence[float] = (0.0, 1.0)) -> Tensor:
     """Tell which images are constant to the eye of the histogram: all voxels in one bin, but a few stray ones.
 

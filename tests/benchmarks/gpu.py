@@ -108,10 +108,7 @@ def run(section: str, options: argparse.Namespace, sizes: dict[str, Size]) -> No
         case "variants" | "compiled":
             ways_of(clock, sizes, repeats, output, compiled=section == "compiled")
         case "peers":
-            lengths = (
-                {"D = 1000": 1000} if options.tiny else {"D = 0.36 million": 360_000, "D = 5.7 million": 5_749_443}
-            )
-            peers(clock, sizes, lengths, repeats, output)
+            peers(clock, sizes, repeats, output, options.tiny)
         case "growth":
             base = TINY if options.tiny else Size(5, scaled(8), (32, 32, 32), 8)
             growth(clock, base, not options.tiny, repeats, output)

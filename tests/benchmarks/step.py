@@ -290,8 +290,9 @@ def _parameter(start: Tensor) -> torch.nn.Parameter:
     return made
 
 
-def peers(clock: Clock, sizes: dict[str, Size], updates: dict[str, int], repeats: int, output: Path) -> None:
+def peers(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path, tiny: bool) -> None:
     """A whole step against the textbook's; the update alone, under a unit Gaussian, against others' too."""
+    updates = {"D = 1000": 1000} if tiny else {"D = 0.36 million": 360_000, "D = 5.7 million": 5_749_443}
     rows = []
 
     def add(work: str, runs: dict[str, Callable[[], object]]) -> None:
@@ -411,8 +412,7 @@ def main() -> None:
     if "variants" in options.what:
         variants(clock, light, options.repeats, options.output / "variants.csv")
     if "peers" in options.what:
-        lengths = {"D = 1000": 1000} if options.tiny else {"D = 0.36 million": 360_000, "D = 5.7 million": 5_749_443}
-        peers(clock, light, lengths, options.repeats, options.output)
+        peers(clock, light, options.repeats, options.output, options.tiny)
     if "growth" in options.what:
         base = TINY if options.tiny else Size(2, scaled(8), (16, 32, 16), 2)
         growth(clock, base, not options.tiny, options.repeats, options.output)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -52,7 +53,6 @@ from svgd_monai.rounds.people.selection import choose_validation
 from svgd_monai.rounds.people.sheet import SHEET_FILE, summary
 from svgd_monai.rounds.people.worklists import Worklists
 from svgd_monai.rounds.prepare import check_parts, compares_voxels, prepare_items
-from svgd_monai.rounds.round import Round
 from svgd_monai.rounds.run_folder import people_record
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class PeopleLearning(ActiveLearning):
             state.admit(self.people, self.data)
             write_bad_cases(self.folder.root / BAD_CASES_FILE, self.data.bad)
             self.dataset = state.dataset_of(self.folder.root, self.data, self.classes, self.settings["in_channels"])
-            state.read_rounds(self.people, self._begun(), self.dataset)
+            state.read_rounds(self.people, map(self._round, count()), self.dataset)
             self.worklists = Worklists(self.folder, self.stages, self.settings, self.classes, self.people, self.data)
             self._take_in()
             try:
@@ -129,20 +129,14 @@ class PeopleLearning(ActiveLearning):
                 logger.warning("%s", complaint.sentence)
         write_json(self.folder.ledger_file, self.people.as_dict())
 
-    def _begun(self) -> list[Round]:
-        rounds: list[Round] = []
-        while (each := self._round(len(rounds))).datalist_file.is_file():
-            rounds.append(each)
-        return rounds
-
     def _go_on(self) -> None:
         number = 0
         while number < len(self.people.training) or self._may_begin(number):
             if number == len(self.people.training):
                 self._begin(number)
             last = number == len(self.people.training) - 1
-            file = self._round(number).datalist_file
-            datalist = state.begun(file, last and number < self.rounds, self.people, self.data, self.dataset)
+            goes_on = last and number < self.rounds
+            datalist = state.begun(self._round(number), goes_on, self.people, self.data, self.dataset)
             final = number == self.rounds or not datalist.unlabeled
             # Its worklist, or the record's "finished", is written when the hooks have been called.
             new = final or len(self.people.worklists) <= number + 1

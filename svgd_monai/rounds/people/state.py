@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from svgd_monai.acquisition.handler import QUERIES_FILE, SCORES_FILE
 from svgd_monai.data.datalist import MSDDataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.nifti import read_bytes
@@ -96,25 +96,25 @@ def dataset_of(root: Path, data: PeopleData, classes: Mapping[int, str], channel
     return MSDDataset(root.absolute(), "people", dict(classes), channels, data.items)
 
 
-def begun(file: Path, goes_on: bool, ledger: PeopleLedger, data: PeopleData, dataset: MSDDataset) -> RoundDatalist:
+def begun(each: Round, goes_on: bool, ledger: PeopleLedger, data: PeopleData, dataset: MSDDataset) -> RoundDatalist:
     """What a round that has begun works on.
 
     Args:
-        file: its data list.
+        each: the round.
         goes_on: whether another round may follow that has not begun. When this one was the last, or had left nothing to
             label, it asks of what is unlabelled now: images have joined, cases been labelled, declines taken back.
         ledger: of the run.
         data: the cases.
         dataset: the run as a data set.
     """
-    datalist = read_datalist(file, dataset)
+    datalist = read_datalist(each.datalist_file, dataset)
     known = [item["case"] for item in datalist.unlabeled]
-    was_last = (file.parent / SCORES_FILE).is_file() and not (file.parent / QUERIES_FILE).is_file()
+    was_last = each.scored(final=True) and not each.scored(final=False)
     if not goes_on or not ledger.unlabelled or known == ledger.unlabelled or (known and not was_last):
         return datalist
     datalist = replace(datalist, unlabeled=[data.pool[case] for case in ledger.unlabelled])
-    (file.parent / ADVICE_FILE).unlink(missing_ok=True)  # it says that no case is left
-    write_datalist(file, datalist, dataset)
+    (each.folder / ADVICE_FILE).unlink(missing_ok=True)  # it says that no case is left
+    write_datalist(each.datalist_file, datalist, dataset)
     return datalist
 
 
@@ -138,10 +138,16 @@ def _with_content(item: Item, data: PeopleData) -> Item:
     return {**item, "fingerprint": fingerprint}
 
 
-def read_rounds(ledger: PeopleLedger, rounds: list[Round], dataset: MSDDataset) -> None:
-    """Take the rounds' training lists, validation cases and queries from their own files into the ledger."""
+def read_rounds(ledger: PeopleLedger, rounds: Iterable[Round], dataset: MSDDataset) -> None:
+    """Take training lists, validation cases and queries of the rounds that have begun from their files into the ledger.
+
+    Args:
+        ledger: of the run.
+        rounds: in their order; the first that has not begun ends them.
+        dataset: the run as a data set.
+    """
     ledger.training, ledger.validation, ledger.validating, ledger.queries = [], [], [], []
-    for each in rounds:
+    for each in takewhile(lambda known: known.datalist_file.is_file(), rounds):
         datalist = read_datalist(each.datalist_file, dataset)
         ledger.training.append([item["case"] for item in datalist.training])
         validating = [item["case"] for item in datalist.validation]

@@ -28,11 +28,11 @@ from svgd_monai.rounds.study.state import (
     WAITING,
     Progress,
     earlier_cells,
+    last_line,
     look,
-    remaining_seconds,
+    summary,
     write_table,
 )
-from svgd_monai.workflow import duration
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Study:
             log = self._file(failed[0], ".log")
             raise RunFolderError(
                 f"{len(failed)} of {len(self.cells)} runs failed, the first ({failed[0].name}) with: "
-                f"{_last_line(log)} Its output is in {log}."
+                f"{last_line(log)} Its output is in {log}."
             )
 
     def overlay(self, cell: Cell) -> dict[str, Any]:
@@ -152,10 +152,9 @@ class Study:
         training = {self._training(c) for c in self._processes if self.progress[c].done == 0}
         waiting = [cell for cell in self.cells if self.states[cell] == WAITING]
         for cell in sorted(waiting, key=lambda c: self._training(c) in training):  # stable: else in their order
-            if is_locked(self.folder / cell.place):
-                self.states[cell] = ELSEWHERE
-                continue
-            return cell
+            if not is_locked(self.folder / cell.place):
+                return cell
+            self.states[cell] = ELSEWHERE
         return None
 
     def _training(self, cell: Cell) -> str:
@@ -199,7 +198,7 @@ class Study:
                     asked.replace(self._file(cell, ".yaml"))
                 asked.unlink(missing_ok=True)
             self.states[cell] = DONE if code == 0 and self._is_done(cell) else FAILED
-            if self.states[cell] == FAILED and _last_line(self._file(cell, ".log")).startswith(BUSY):
+            if self.states[cell] == FAILED and last_line(self._file(cell, ".log")).startswith(BUSY):
                 self.states[cell] = WAITING  # another process was faster, or looked whether there is one
             changed = True
             logger.info("%s: %s. %s", self.states[cell].capitalize(), cell.name, self._summary())
@@ -247,15 +246,4 @@ class Study:
         self._processes.clear()
 
     def _summary(self) -> str:
-        count = {state: sum(s == state for s in self.states.values()) for state in (DONE, RUNNING, FAILED)}
-        left = len(self.cells) - count[DONE] - count[FAILED]
-        words = f"{count[DONE]} of {len(self.cells)} runs are done, {left} are left"
-        if count[FAILED]:
-            words += f", {count[FAILED]} failed"
-        seconds = remaining_seconds(self.cells, self.states, self.progress, self.workers)
-        return words + (f"; about {duration(seconds)} to go." if left and seconds is not None else ".")
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text("utf-8", errors="replace").split("\n") if log.is_file() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no output.")
+        return summary(self.cells, self.states, self.progress, self.workers)

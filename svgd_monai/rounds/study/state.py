@@ -17,6 +17,7 @@ from svgd_monai.report.budget import Curve, area, budget_curve, shared_range
 from svgd_monai.rounds.curve import TIMES_FILE
 from svgd_monai.rounds.run_folder import RunFolder
 from svgd_monai.rounds.study.cells import Cell
+from svgd_monai.workflow import duration
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Progress:
         return cls(False, 0, rounds + 1, (), {}, budget_curve(np.zeros(0), np.zeros(0)))
 
 
-def read_progress(root: Path, rounds: int, as_recorded: bool = False) -> Progress:
+def run_progress(root: Path, rounds: int, as_recorded: bool = False) -> Progress:
     """How far a run is.
 
     Args:
@@ -87,12 +88,18 @@ def read_progress(root: Path, rounds: int, as_recorded: bool = False) -> Progres
 
 
 def look(root: Path, rounds: int, as_recorded: bool = False) -> Progress:
-    """:func:`read_progress`; a run with a damaged file is nowhere: it can mend that, or say what it is."""
+    """:func:`run_progress`; a run with a damaged file is nowhere: it can mend that, or say what it is."""
     try:
-        return read_progress(root, rounds, as_recorded)
+        return run_progress(root, rounds, as_recorded)
     except RunFolderError as error:
         logger.warning("%s", error)
         return Progress.unknown(rounds)
+
+
+def last_line(log: Path) -> str:
+    """What a run has said last."""
+    lines = log.read_text("utf-8", errors="replace").split("\n") if log.is_file() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output.")
 
 
 def earlier_cells(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
@@ -122,6 +129,17 @@ def write_table(
     shared = shared_range([curve for curve in curves if curve.labels.size > 1])
     rows = [_row(cell, states[cell], progress[cell], shared) for cell in cells]
     return write_csv(folder / TABLE_FILE, COLUMNS, rows)
+
+
+def summary(cells: Sequence[Cell], states: Mapping[Cell, str], progress: Mapping[Cell, Progress], workers: int) -> str:
+    """How many runs are done, left and failed, and how long it will take, as a sentence."""
+    count = {state: sum(s == state for s in states.values()) for state in (DONE, FAILED)}
+    left = len(cells) - count[DONE] - count[FAILED]
+    words = f"{count[DONE]} of {len(cells)} runs are done, {left} are left"
+    if count[FAILED]:
+        words += f", {count[FAILED]} failed"
+    seconds = remaining_seconds(cells, states, progress, workers)
+    return words + (f"; about {duration(seconds)} to go." if left and seconds is not None else ".")
 
 
 def remaining_seconds(

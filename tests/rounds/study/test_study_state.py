@@ -15,8 +15,8 @@ from svgd_monai.rounds.study.state import (
     RUNNING,
     WAITING,
     Progress,
-    read_progress,
     remaining_seconds,
+    run_progress,
     write_table,
 )
 
@@ -34,13 +34,13 @@ def progress(done, rounds, seconds=()):
 
 
 def test_progress_is_read_from_a_runs_folder(tmp_path):
-    nothing = read_progress(tmp_path, 3)
+    nothing = run_progress(tmp_path, 3)
     assert (nothing.finished, nothing.done, nothing.rounds, nothing.row) == (False, 0, 4, {})
     (tmp_path / "run.json").write_text(json.dumps({"settings": {"rounds": 3}, "finished": False}))
     (tmp_path / "learning_curve.csv").write_text("round,unique_labels,val_dice,test_dice\n0,3,0.5,0.4\n1,4,0.6,\n")
     (tmp_path / "round_000").mkdir()
     (tmp_path / "round_000/times.json").write_text('{"train": 4, "evaluate": 1.5}')
-    found = read_progress(tmp_path, 3)
+    found = run_progress(tmp_path, 3)
     assert (found.finished, found.done, found.rounds, found.seconds) == (False, 2, 4, (5.5, 0.0))
     assert found.row == {"round": "1", "unique_labels": "4", "val_dice": "0.6", "test_dice": ""}
     assert [column.tolist() for column in found.validation] == [[3, 4], [0.5, 0.6]]
@@ -49,7 +49,7 @@ def test_progress_is_read_from_a_runs_folder(tmp_path):
 @pytest.mark.parametrize(("asked", "finished"), [(3, True), (5, False)])
 def test_a_run_is_finished_for_the_rounds_that_are_asked_for(tmp_path, asked, finished):
     (tmp_path / "run.json").write_text(json.dumps({"settings": {"rounds": 3}, "finished": True}))
-    assert read_progress(tmp_path, asked).finished is finished
+    assert run_progress(tmp_path, asked).finished is finished
 
 
 def test_a_run_that_ended_early_for_everything_is_labelled_has_no_rounds_left(tmp_path):
