@@ -34,7 +34,6 @@ class CommitteeMean(nn.Module):
             total = total + torch.softmax(network(x).float(), dim=1)
         return total / len(self.networks)
 
-    @torch.jit.unused
     def members(self, x: Tensor) -> Iterator[Tensor]:
         """Logits of one member after the other, each (B, C, ...)."""
         for network in self.networks:

@@ -172,7 +172,7 @@ class PosteriorStep:
         if self.max_norm is None:
             return torch.zeros((), dtype=torch.float64, device=gradients.device)
         lengths = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64)
-        factors = (self.max_norm / lengths.clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
+        factors = (self.max_norm / lengths).clamp_max(1.0)
         gradients.mul_(factors[:, None].to(gradients.dtype))
         clipped: Tensor = (factors < 1.0).double().sum()
         return clipped

@@ -123,7 +123,7 @@ def svgd_direction(
     Raises:
         ValueError: the shapes differ or are not (M, D).
     """
-    if particles.ndim != 2 or particles.shape != scores.shape:
+    if particles.shape != scores.shape:
         shapes = f"{tuple(particles.shape)} and {tuple(scores.shape)}"
         raise ValueError(f"particles and scores must both have the shape (M, D), got {shapes}.")
     kernel = stein_kernel(particles, bandwidth)

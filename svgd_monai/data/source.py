@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from svgd_monai.data.checks import check_cases, complaint
-from svgd_monai.data.datalist import MSDDataset, read_classes, read_dataset, read_images
+from svgd_monai.data.datalist import MSDDataset, read_classes, read_dataset
 from svgd_monai.data.download import ensure_dataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.phantom import make_phantom
@@ -127,24 +127,19 @@ def revealed_labels(
 
 
 def checked_images(
-    path: str | os.PathLike[str],
-    in_channels: int | None = None,
-    allow_outside: bool = False,
-    bad: dict[str, str] | None = None,
+    items: Sequence[Item], in_channels: int | None = None, bad: dict[str, str] | None = None
 ) -> list[Item]:
     """The images of an inference, each read once and found to be a finite 3D volume.
 
     Args:
-        path: see :func:`~svgd_monai.data.datalist.read_images`.
+        items: of :func:`~svgd_monai.data.datalist.read_images`.
         in_channels: input channels of the network; None does not compare.
-        allow_outside: see :func:`~svgd_monai.data.datalist.read_images`.
         bad: takes the sentence of each bad image, by case, which then is left out; None: it is an error.
 
     Raises:
         DataError: there is none, or one (with ``bad``: each) cannot be read, is not 3D, is not finite, or has other
             channels; the sentence names it.
     """
-    items = read_images(path, allow_outside=allow_outside, bad=bad)
     check_cases(items, {0: "background"}, channels=in_channels, bad=bad)
     sound = [item for item in items if bad is None or item["case"] not in bad]
     if bad and not sound:

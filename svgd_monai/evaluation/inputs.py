@@ -41,13 +41,14 @@ def inference_images(
     """
     bad: dict[str, str] | None = {} if on_bad_case == "skip" else None
     output = Path(output_dir).resolve()
-    for item in read_images(dataset_dir, allow_outside=allow_outside, bad=bad):
+    items = read_images(dataset_dir, allow_outside=allow_outside, bad=bad)
+    for item in items:
         if Path(item["image"]).parent.resolve() == output:
             raise DataError(
                 f"output_dir: {output_dir} holds the image {item['image']}, and the next inference on that folder "
                 "would take the results for images; choose another folder."
             )
-    images = checked_images(dataset_dir, in_channels, allow_outside, bad)
+    images = checked_images(items, in_channels, bad)
     write_bad_cases(Path(output_dir) / BAD_IMAGES_FILE, bad or {})
     return images
 

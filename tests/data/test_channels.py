@@ -13,9 +13,9 @@ from monai.transforms import ScaleIntensityRangePercentilesd
 from two_channels import CLASSES as NAMES
 from two_channels import make_two_channels, second_channel
 
-from svgd_monai.data import checked_images, preprocessing, training_crop, training_preprocessing
+from svgd_monai.data import checked_images, preprocessing, read_images, training_crop, training_preprocessing
 from svgd_monai.data.checks import check_case, check_cases
-from svgd_monai.data.datalist import read_dataset, read_images
+from svgd_monai.data.datalist import read_dataset
 from svgd_monai.data.task import load_task
 from svgd_monai.errors import DataError
 
@@ -192,8 +192,8 @@ class TestTask:
             assert "entry 1 of 'training': 'image' is a list; the channels" in complaint(function, root)
 
     def test_images_of_an_inference_are_checked_too(self, root):
-        assert len(checked_images(root, 2)) == 20
-        assert complaint(checked_images, root / "imagesTr", 1).startswith("Case phantom_mr_001: ")
+        assert len(checked_images(read_images(root), 2)) == 20
+        assert complaint(checked_images, read_images(root / "imagesTr"), 1).startswith("Case phantom_mr_001: ")
 
 
 class TestVolumes:

@@ -1,6 +1,7 @@
 """What an inference is given: images, a place for the results, and names for the classes."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -42,6 +43,13 @@ class TestImages:
         scan(tmp_path / "scans/a.nii.gz")
         scan(tmp_path / "scans/out/a_seg.nii.gz")
         assert [item["case"] for item in inference_images(tmp_path / "scans", tmp_path / "scans/out")] == ["a"]
+
+    def test_are_listed_once(self, tmp_path, monkeypatch):
+        folder, listed = scan(tmp_path / "scans/a.nii.gz").parent, []
+        iterdir = Path.iterdir
+        monkeypatch.setattr(Path, "iterdir", lambda path: listed.append(path) or iterdir(path))
+        assert len(inference_images(folder, tmp_path / "out")) == 1
+        assert listed.count(folder) == 1
 
     def test_that_are_unsound_are_named(self, tmp_path):
         path = tmp_path / "scans/a.nii.gz"
