@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -96,6 +97,7 @@ class CommitteeKeeper:
         better = getattr(evaluator, "metric_cmp_fn", default_metric_cmp_fn)
         self.record = TrainingRecord(metric, better if checkpoint == "best" else None)
         self._since = 0.0
+        self.validates = evaluator is not None
         self._metrics = EpochMetrics(evaluator)
 
     def attach(self, engine: Engine) -> None:
@@ -173,6 +175,8 @@ class CommitteeKeeper:
             self.network.values.copy_(record.best)
         if not is_first():
             return
+        if self.checkpoint == "best" and self.validates and math.isinf(record.best_metric):
+            logger.warning("no validation has given a %s, so the newest committee is kept, not the best", self.metric)
         replaced = {"replaced_particles": getattr(engine.state, "replaced_particles", 0)}
         write_json(self.folder / TRAINING_FILE, {**record.as_dict(), **replaced})
         path = save_committee(self.folder / COMMITTEE_FILE, self.network, record.best, self.preprocessing)

@@ -112,6 +112,7 @@ KEYS: dict[str, Key] = {
     "rounds": Key("int", low=0),
     "steps_per_round": Key("int", low=1),
     "validations_per_round": Key("int", low=1),
+    "val_interval": Key("int", low=1),
     "queries_per_round": Key("int", low=1),
     "initial_labelled": Key("int", null=True, low=1, words={"all": None}),
     "validation_cases": Key("int", null=True, low=1),

@@ -313,8 +313,9 @@ def test_the_last_committee_is_kept_on_demand(tmp_path):
     assert record(tmp_path)["val_dice"] == 0.4
 
 
-def test_without_an_evaluator_the_last_is_kept(tmp_path):
+def test_without_an_evaluator_the_last_is_kept(tmp_path, caplog):
     _, trace = train(tmp_path, metrics=None)
+    assert "no validation" not in caplog.text
     assert torch.equal(committee(tmp_path), values_at(trace, 10))
     assert record(tmp_path)["val_dice"] is None
 
@@ -333,9 +334,10 @@ def test_of_equals_the_first_is_kept(tmp_path):
         ([math.nan] * 4, 10, None),
     ],
 )
-def test_a_validation_without_a_number_never_beats_one_with(tmp_path, metrics, step, value):
+def test_a_validation_without_a_number_never_beats_one_with(tmp_path, metrics, step, value, caplog):
     train(tmp_path, metrics=metrics)
     content = record(tmp_path)
+    assert ("no validation has given a val_dice" in caplog.text) == (value is None)
     assert (content["step"], content["val_dice"]) == (step, value)
     assert [v["val_dice"] for v in content["validations"]] == [m if math.isfinite(m) else None for m in metrics]
 

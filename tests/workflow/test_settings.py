@@ -290,6 +290,7 @@ def test_whether_a_window_is_too_small_is_for_the_network_to_say():
 
 def test_windows_that_overlap_wholly_are_refused():
     assert "below 1" in refusal("overlap", 1)
+    assert "below 1" in refusal("val_interval", 0)
 
 
 @pytest.mark.parametrize(
