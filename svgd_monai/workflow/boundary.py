@@ -6,7 +6,7 @@ ConfigExpression", many frames deep; here it ends the program with the sentence 
 :class:`~svgd_monai.errors.SvgdMonaiError`, as the last line on stderr. No code below this module exits.
 
 What the user typed is not in the configuration that MONAI hands on (a null is dropped, a mistyped key is merged), so it
-is read where it still is: in the frame of ``monai.bundle.run`` that called us.
+is read where it still is: in the frame of ``monai.bundle.run`` or ``run_workflow`` that called us.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.bundle.scripts import run as bundle_run
+from monai.bundle import ConfigParser, ConfigWorkflow, run_workflow
+from monai.bundle import run as bundle_run
 
 from svgd_monai.errors import SettingsError
 from svgd_monai.seeding import use_deterministic_algorithms
@@ -51,8 +51,8 @@ class Caller:
 
     Attributes:
         workflow: it.
-        typed: the key-value pairs of the command line (or of the call of ``monai.bundle.run``).
-        files: the configuration files; empty when the workflow was not made by ``monai.bundle.run``.
+        typed: the key-value pairs of the command line (or of the call of ``monai.bundle.run`` or ``run_workflow``).
+        files: the configuration files; empty when the workflow was made by none of these.
         tracking: what ``--tracking`` says.
     """
 
@@ -74,20 +74,22 @@ def calling_workflow() -> Caller:
         candidate = frame.f_locals.get("self")
         if workflow is None and isinstance(candidate, ConfigWorkflow):
             workflow = candidate
-        if workflow is not None and frame.f_code is bundle_run.__code__:
-            return Caller(workflow, *_typed(frame.f_locals))
+        if workflow is not None and frame.f_code in (bundle_run.__code__, run_workflow.__code__):
+            return Caller(workflow, *_typed(type(workflow), frame.f_locals))
         frame = frame.f_back
     if workflow is None:
         raise RuntimeError("svgd_monai.workflow is for configurations that `python -m monai.bundle run` evaluates.")
     return Caller(workflow)
 
 
-def _typed(arguments: dict[str, Any]) -> tuple[dict[str, Any], Any, Tracking]:
-    own = {*inspect.signature(bundle_run).parameters, *inspect.signature(ConfigWorkflow).parameters}
+def _typed(made: type[ConfigWorkflow], arguments: dict[str, Any]) -> tuple[dict[str, Any], Any, Tracking]:
+    calls = (bundle_run, run_workflow, ConfigWorkflow, made)
+    own = {name for call in calls for name in inspect.signature(call).parameters}
     defaults = ConfigParser.load_config_file(arguments["args_file"]) if arguments["args_file"] else {}
-    typed = {k: v for k, v in {**defaults, **arguments["override"]}.items() if k not in own}
-    files = arguments["config_file"] or defaults.get("config_file", ())
-    return typed, files, arguments["tracking"] or defaults.get("tracking")
+    given = {**defaults, **arguments["override" if "override" in arguments else "kwargs"]}  # of run, of run_workflow
+    typed = {k: v for k, v in given.items() if k not in own}
+    files, tracking = (arguments.get(name) or given.get(name) for name in ("config_file", "tracking"))
+    return typed, files or (), tracking
 
 
 def enter() -> None:

@@ -70,6 +70,20 @@ UNDERSTOOD = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("typed", "key", "value"), [("--prior_std None", "prior_std", None), ("--rounds 2.0", "rounds", 2)]
+)
+def test_run_workflow_understands_the_same(loop_of, config, tmp_path, typed, key, value):
+    found = loop_of("run_workflow", *words(config, output_dir=tmp_path)[1:], *typed.split(" ")).settings[key]
+    assert repr(found) == repr(value)
+
+
+def test_run_workflow_refuses_a_mistyped_key(config, tmp_path):
+    result = run_bundle("run_workflow", *words(config, output_dir=tmp_path)[1:], "--learning_ratee", "0.5")
+    assert result.exit_code == 1
+    assert result.last_line == f"--learning_ratee is not a key of {config}."
+
+
 @pytest.mark.parametrize(("typed", "key", "value"), UNDERSTOOD, ids=[typed for typed, _, _ in UNDERSTOOD])
 def test_a_word_becomes_a_value_of_the_key_s_type(settings_of, typed, key, value):
     found = settings_of(*typed.split(" "))[key]
