@@ -55,7 +55,7 @@ def test_a_run_is_finished_for_the_rounds_that_are_asked_for(tmp_path, asked, fi
 def test_a_run_that_ended_early_for_everything_is_labelled_has_no_rounds_left(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"settings": {"rounds": 9}, "finished": True}))
     (tmp_path / "learning_curve.csv").write_text("round,unique_labels,val_dice,test_dice\n0,3,0.5,0.4\n1,4,0.6,0.5\n")
-    found = read_progress(tmp_path, 9)
+    found = run_progress(tmp_path, 9)
     assert (found.finished, found.done, found.rounds) == (True, 2, 2)
 
 
