@@ -265,6 +265,16 @@ def test_what_a_killed_run_has_left_in_the_shared_cache_goes(study, left):
     assert not half.exists()
 
 
+def test_what_a_study_that_was_stopped_had_asked_of_a_run_is_forgotten(study):
+    stale = study.folder / "runs/a/seed_0.asked.yaml"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("rounds: 1\nnum_workers: 1\n")
+    study.run()
+    assert [row["state"] for row in rows(study.folder / "study.csv")] == ["done"] * 3
+    assert "num_workers" not in (study.folder / "runs/a/seed_0.yaml").read_text()
+    assert not stale.exists()
+
+
 def test_a_methods_keys_go_before_the_studys(study):
     study.common |= {"rounds": 1, "batch_size": 8, "learning_rate": 0.5}
     keys = {cell.method: study.overlay(cell) for cell in study.cells}
