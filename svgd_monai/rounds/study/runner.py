@@ -162,8 +162,7 @@ class Study:
         return yaml.safe_dump(keys, sort_keys=True)
 
     def _start(self, cell: Cell) -> None:
-        # A complete run keeps the overlay that made it until it has gone on with another; a study that was stopped
-        # while it asked leaves that one behind.
+        # A complete run keeps the overlay that made it until it has gone on with another, which a stop leaves behind.
         self._file(cell, ASKED).unlink(missing_ok=True)
         suffix = ASKED if self.progress[cell].finished else ".yaml"
         overlay = write_text(self._file(cell, suffix), self._text(cell))
