@@ -1,6 +1,7 @@
 """What a run's folder notices of its own files before it goes on."""
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,7 +79,17 @@ def test_what_a_round_sets_in_its_stages_is_known_to_be_its_own(folder):
 
 def test_a_warm_start_is_from_the_round_before_and_every_stage_leaves_its_time(folder):
     stages, given = Stages({}, {}), {}
-    stages.run = lambda stage, **keys: given.update({stage: keys}) or 1.5
+
+    def run(stage, **keys):
+        given[stage] = keys
+        if stage == "train":
+            committee = Path(keys["committee_file"])
+            committee.parent.mkdir(parents=True, exist_ok=True)
+            for file in (committee, committee.with_name("training.json")):
+                file.touch()
+        return 1.5
+
+    stages.run = run
     for number, initial in ((0, None), (2, str(folder.committee(1)))):
         other = Round(RunFolder(folder.root / "other") if number == 0 else folder, stages, number)
         other.train(warm_start=True)
