@@ -10,7 +10,7 @@ from svgd_monai.committee.keeper import TRAINING_FILE
 from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.evaluation.cases import case_rows, summarise_results
 from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
-from svgd_monai.files import read_json, write_csv, write_json
+from svgd_monai.files import read_json, write_bytes, write_csv, write_json
 from svgd_monai.rounds.curve import TIMES_FILE
 from svgd_monai.rounds.run_folder import RunFolder
 from svgd_monai.rounds.stages import Stages
@@ -52,9 +52,14 @@ class Round:
         """Whether its measurements are there."""
         return (self.folder / METRICS_FILE).is_file() and (self.folder / CASES_FILE).is_file()
 
+    @property
+    def queried(self) -> bool:
+        """Whether its queries are there."""
+        return (self.folder / QUERIES_FILE).is_file()
+
     def scored(self, final: bool) -> bool:
         """Whether its pool has been scored and, but in the final round, queried."""
-        return (self.folder / (SCORES_FILE if final else QUERIES_FILE)).is_file()
+        return (self.folder / SCORES_FILE).is_file() and (final or self.queried)
 
     def complete(self, final: bool) -> bool:
         """Whether every stage has left its file."""
@@ -91,9 +96,18 @@ class Round:
             write_json(self.folder / METRICS_FILE, {"validation": nothing, "test": nothing})
 
     def score(self, final: bool) -> None:
-        """Score its pool and, but in the final round, query."""
-        if not self.scored(final):
-            self._timed("acquire", query=not final)
+        """Score its pool and, but in the final round, query.
+
+        Where the scores alone are lost, its queries have been acted upon, and the ranking may be a later round's: both
+        stand.
+        """
+        if self.scored(final):
+            return
+        kept = [self.folder / QUERIES_FILE, self.run.ranking_file] if self.queried else []
+        contents = {path: path.read_bytes() for path in kept if path.is_file()}
+        self._timed("acquire", query=not final)
+        for path, content in contents.items():
+            write_bytes(path, content)
 
     def score_nothing(self) -> None:
         """An empty pool has an empty ranking."""

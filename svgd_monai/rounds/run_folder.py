@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from svgd_monai import __version__
+from svgd_monai.acquisition.handler import SCORES_FILE
 from svgd_monai.committee.keeper import COMMITTEE_FILE
 from svgd_monai.committee.progress import PROGRESS_FILE
 from svgd_monai.data import Split, TaskData
@@ -69,12 +70,16 @@ class RunFolder:
             (path.parent / PROGRESS_FILE).unlink(missing_ok=True)
 
     def check_files(self) -> None:
-        """Read the files of complete stages that else nobody might look at again: committees, tables of cases.
+        """Read the files of complete stages that else nobody might look at again: committees, tables.
 
         Raises:
             RunFolderError: one is damaged.
         """
-        checks: dict[str, Callable[[Path], object]] = {COMMITTEE_FILE: check_torch, CASES_FILE: _check_table}
+        checks: dict[str, Callable[[Path], object]] = {
+            COMMITTEE_FILE: check_torch,
+            CASES_FILE: _check_table,
+            SCORES_FILE: _check_table,
+        }
         for name, check in checks.items():
             for path in sorted(self.root.glob(f"round_*/{name}")):
                 try:

@@ -185,7 +185,12 @@ def empty(path):
     path.write_bytes(b"")
 
 
-DAMAGES = {"truncated": truncate, "bit flipped": flip, "emptied": empty}
+def lose(path):
+    """The name is gone with the content."""
+    path.unlink()
+
+
+DAMAGES = {"truncated": truncate, "bit flipped": flip, "emptied": empty, "lost": lose}
 #: The files by which a run that is half through goes on; a volume's name is a hash.
 DAMAGED = (
     "round_000/committee.pt", "round_001/training.pt", "ledger.json", "run.json", "round_000/datalist.json",
@@ -193,15 +198,17 @@ DAMAGED = (
     "cache/volumes", "round_000/training.json", "round_000/times.json", "learning_curve.csv", "ranking.csv",
 )  # fmt: skip
 #: Results, by which nothing is decided any more: that they are cut off is noticed, another digit in them is not.
-RESULTS = ("round_000/metrics.json", "round_000/cases.csv")
+RESULTS = ("round_000/metrics.json", "round_000/cases.csv", "round_000/scores.csv")
+NOTICED = ("truncated", "emptied", "lost")
 
 
 def damaged(lab):
     """Files that are damaged between two commands; where the next one refuses, the file it names is removed.
 
-    But not ``run.json``, without which a folder with rounds is refused as well: its backup is put back.
+    A lost one it must not refuse. But not ``run.json``, without which a folder with rounds is refused as well: its
+    backup is put back.
     """
-    for name, damage in [*itertools.product(DAMAGED, DAMAGES), *itertools.product(RESULTS, ("truncated", "emptied"))]:
+    for name, damage in [*itertools.product(DAMAGED, DAMAGES), *itertools.product(RESULTS, NOTICED)]:
         yield Trial(f"{damage} file", name, partial(_damaged, lab, DAMAGES[damage]))
 
 
@@ -211,7 +218,7 @@ def _damaged(lab, damage, row, place):
     backup, made = path.read_bytes(), queries(folder)
     damage(path)
     argv = lab.argv(folder)
-    remedy = partial(path.write_bytes, backup) if place == "run.json" else path.unlink
+    remedy = partial(path.write_bytes, backup) if place == "run.json" else path.unlink if path.exists() else None
     return lab.judge(row, place, folder, None, lambda: run(argv, folder), remedy=remedy, made=made)
 
 

@@ -114,10 +114,11 @@ def test_a_query_file_that_was_changed_by_hand_is_refused(uninterrupted, phantom
     assert result.last_line.endswith("queries.json differ; one of them was changed by hand.")
 
 
-def test_a_lost_query_file_is_restored_from_the_ledger(uninterrupted, phantom_mr, tmp_path):
+@pytest.mark.parametrize("name", ["round_001/queries.json", "round_000/scores.csv"])
+def test_a_lost_file_is_made_again(name, uninterrupted, phantom_mr, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(uninterrupted, copy)
-    (copy / "round_001/queries.json").unlink()
+    (copy / name).unlink()
     run_file = copy / "run.json"
     run_file.write_text(run_file.read_text().replace('"finished": true', '"finished": false'))
     assert run(arguments(phantom_mr, copy)).code == 0

@@ -20,7 +20,8 @@ def folder(tmp_path):
     place = tmp_path / "round_000"
     write_torch(place / "committee.pt", {"values": torch.arange(1000.0)})
     write_csv(place / "cases.csv", ["case", "dice"], [{"case": f"scan_{n}", "dice": 0.5} for n in range(9)])
-    for name in ("training.json", "metrics.json", "queries.json", "scores.csv"):
+    write_csv(place / "scores.csv", ["case", "score"], [{"case": f"scan_{n}", "score": 0.5} for n in range(9)])
+    for name in ("training.json", "metrics.json", "queries.json"):
         (place / name).write_text("[]")
     return RunFolder(tmp_path)
 
@@ -41,7 +42,8 @@ def test_sound_files_pass(folder):
 @pytest.mark.parametrize(
     ("name", "kind"),  # another digit in a table is not noticed
     [("committee.pt", "truncated"), ("committee.pt", "emptied"), ("committee.pt", "flipped"),
-     ("cases.csv", "truncated"), ("cases.csv", "emptied"), ("cases.csv", "a field short")],
+     ("cases.csv", "truncated"), ("cases.csv", "emptied"), ("cases.csv", "a field short"),
+     ("scores.csv", "truncated"), ("scores.csv", "emptied"), ("scores.csv", "a field short")],
 )  # fmt: skip
 def test_a_damaged_file_is_named_with_what_helps(folder, name, kind):
     damage(folder.round(0) / name, kind)
@@ -49,12 +51,33 @@ def test_a_damaged_file_is_named_with_what_helps(folder, name, kind):
         folder.check_files()
 
 
-@pytest.mark.parametrize("name", ["committee.pt", "training.json", "metrics.json", "cases.csv", "queries.json"])
+@pytest.mark.parametrize(
+    "name", ["committee.pt", "training.json", "metrics.json", "cases.csv", "queries.json", "scores.csv"]
+)
 def test_a_round_that_lacks_a_file_is_not_complete(folder, name):
     stages = Stages({}, {})
     assert Round(folder, stages, 0).complete(final=False)
     (folder.round(0) / name).unlink()
     assert not Round(folder, stages, 0).complete(final=False)
+
+
+def test_scores_made_again_change_neither_the_queries_nor_a_later_round_s_ranking(folder):
+    """On a GPU the same committee may score a digit otherwise."""
+    number = Round(folder, Stages({}, {}), 0)
+    scores, kept = number.folder / "scores.csv", [number.folder / "queries.json", folder.ranking_file]
+    scores.unlink()
+    folder.ranking_file.write_text("of a later round")
+
+    def acquire(stage, **keys):
+        assert (stage, keys["query"]) == ("acquire", True)
+        for path in (scores, *kept):
+            path.write_text("another one")
+        return 0.0
+
+    number.stages.run = acquire
+    number.score(final=False)
+    assert scores.read_text() == "another one"
+    assert [path.read_text() for path in kept] == ["[]", "of a later round"]
 
 
 def test_what_a_round_sets_in_its_stages_is_known_to_be_its_own(folder):

@@ -8,7 +8,7 @@ Every decision is a fact in a file, written whole or not at all, and everything 
     worklist/round_NNN/                     what people work on; complete when ledger.json has the list's cases
     round_NNN/datalist.json                 round NNN has begun: its training list and its validation cases, which from
                                             then on depend on nothing that arrives
-    round_NNN/committee.pt, metrics.json, queries.json (scores.csv in the last round): its stages, as in every run
+    round_NNN/committee.pt, metrics.json, scores.csv, but in the last round queries.json: its stages
 
 From these, a run is in one of four states, and a command takes it from one to the next as long as it can:
 
@@ -103,6 +103,7 @@ class PeopleLearning(ActiveLearning):
                 if finished and not (self.people.unlabelled and len(self.people.training) <= self.rounds):
                     logger.info("The run in %s is finished; more rounds would go on with it.", self.folder.root)
                     return
+                self.folder.check_files()
                 preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
                 volumes, flags_file = Path(self.settings["cache_dir"]) / "volumes", self.folder.root / FLAGS_FILE
                 compared = self.data.pool if compares_voxels(self.settings) else ()

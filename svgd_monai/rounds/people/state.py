@@ -153,5 +153,5 @@ def read_rounds(ledger: PeopleLedger, rounds: Iterable[Round], dataset: MSDDatas
         validating = [item["case"] for item in datalist.validation]
         ledger.validation.append([case for case in validating if case not in ledger.held_out["validation"]])
         ledger.validating.append(frozenset(validating))
-        if each.scored(final=False):
+        if each.queried:
             ledger.queries.append(each.queries())

@@ -174,6 +174,24 @@ def test_a_finished_run_takes_more_rounds(finished, tmp_path):
     assert "Worklist 5, 2 cases" in team.works(rounds=LAST + 1)
 
 
+def test_files_of_an_earlier_round_that_are_lost_are_made_again(finished, tmp_path):
+    outcomes = []
+    for name in ("whole", "damaged"):
+        folder = tmp_path / name
+        shutil.copytree(finished.folder, folder, symlinks=True)
+        team = Team(finished.truth.parent, folder, rounds=LAST + 1)
+        if name == "damaged":
+            scores = folder / "round_000/scores.csv"
+            scores.write_bytes(b"")  # the advice would say that nothing was predicted
+            assert team.command().last_line.endswith("Remove it, and the same command makes it again.")
+            for lost in (scores, folder / "round_001/training.json", folder / "round_002/metrics.json"):
+                lost.unlink()
+        team.works()
+        outcomes.append(outcome(folder))
+    for part in outcomes[0]:
+        assert outcomes[1][part] == outcomes[0][part], part
+
+
 KILLS = {
     "two of three": ["between a label's copy and the ledger"],
     "round 0": ["between a round's beginning and the ledger", "in training", "between queries and worklist"],
