@@ -33,7 +33,7 @@ from svgd_monai.rounds.lock import run_lock
 from svgd_monai.rounds.log import log_end, log_round
 from svgd_monai.rounds.prepare import check_parts, compares_voxels, prepare_volumes
 from svgd_monai.rounds.round import Round
-from svgd_monai.rounds.run_folder import RunFolder, run_record
+from svgd_monai.rounds.run_folder import RunFolder, removable, run_record
 from svgd_monai.rounds.shared import SharedStages
 
 logger = logging.getLogger(__name__)
@@ -126,11 +126,12 @@ class ActiveLearning:
             if self.settings.get("first_committees") is not None:
                 self._shared = FirstCommittees(self.settings["first_committees"], record)
             self.ledger = self._read_ledger(Ledger(split))
+            if not (finished and self.folder.ledger_file.is_file()):
+                write_json(self.folder.ledger_file, self.ledger.as_dict())
             if finished:
                 logger.info("The run in %s is finished; nothing is left to do.", self.folder.root)
                 return
             self.folder.check_files()
-            write_json(self.folder.ledger_file, self.ledger.as_dict())
             preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
             flags_file = self.folder.root / FLAGS_FILE
             volumes = Path(self.settings["cache_dir"]) / "volumes"
@@ -227,9 +228,13 @@ class ActiveLearning:
     def _read_ledger(self, ledger: Ledger) -> Ledger:
         """The queries that have been made, from the rounds' own files; the ledger's must agree."""
         while (self.folder.round(len(ledger.queries)) / QUERIES_FILE).is_file():
-            ledger.record(self._round(len(ledger.queries)).queries())
+            with removable():
+                queries = self._round(len(ledger.queries)).queries()
+            ledger.record(queries)
         if self.folder.ledger_file.is_file():
-            known = Ledger.from_dict(ledger.split, read_json(self.folder.ledger_file)).queries
+            with removable():
+                content = read_json(self.folder.ledger_file)
+            known = Ledger.from_dict(ledger.split, content).queries
             for number, (ours, theirs) in enumerate(zip(ledger.queries, known, strict=False)):
                 if ours != theirs:
                     raise RunFolderError(

@@ -6,20 +6,22 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from svgd_monai import __version__
 from svgd_monai.acquisition.handler import SCORES_FILE
-from svgd_monai.committee.keeper import COMMITTEE_FILE
+from svgd_monai.committee.keeper import COMMITTEE_FILE, TRAINING_FILE
 from svgd_monai.committee.progress import PROGRESS_FILE
 from svgd_monai.data import Split, TaskData
 from svgd_monai.errors import RunFolderError
-from svgd_monai.evaluation.handler import CASES_FILE
+from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
 from svgd_monai.files import check_torch, read_csv, read_json, remove_temporaries, write_json
 from svgd_monai.history import LATER_KEYS
+from svgd_monai.rounds.curve import TIMES_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -70,22 +72,23 @@ class RunFolder:
             (path.parent / PROGRESS_FILE).unlink(missing_ok=True)
 
     def check_files(self) -> None:
-        """Read the files of complete stages that else nobody might look at again: committees, tables.
+        """Read the files of complete stages, at some of which nobody else might look again.
 
         Raises:
             RunFolderError: one is damaged.
         """
         checks: dict[str, Callable[[Path], object]] = {
             COMMITTEE_FILE: check_torch,
+            TRAINING_FILE: read_json,
+            METRICS_FILE: read_json,
             CASES_FILE: _check_table,
             SCORES_FILE: _check_table,
+            TIMES_FILE: read_json,
         }
         for name, check in checks.items():
             for path in sorted(self.root.glob(f"round_*/{name}")):
-                try:
+                with removable("goes on without it" if name == TIMES_FILE else "makes it again"):
                     check(path)
-                except RunFolderError as error:
-                    raise RunFolderError(f"{error} Remove it, and the same command makes it again.") from error
 
     def open(self, record: Mapping[str, Any]) -> bool:
         """Write ``run.json``, or compare with the one that is there.
@@ -153,6 +156,19 @@ class RunFolder:
         for key in sorted(set(found["components"]) | set(record["components"])):
             if found["components"].get(key) != record["components"].get(key):
                 raise RunFolderError(f"{key}: not as in the run in {self.root}; give another output_dir.")
+
+
+@contextmanager
+def removable(what_follows: str = "makes it again") -> Iterator[None]:
+    """A file that is read here and is damaged may be removed, and the sentence says so.
+
+    Args:
+        what_follows: what the same command then does.
+    """
+    try:
+        yield
+    except RunFolderError as error:
+        raise RunFolderError(f"{error} Remove it, and the same command {what_follows}.") from error
 
 
 def _check_table(path: Path) -> None:

@@ -20,7 +20,12 @@ refuses, and everything after it.
 
 What is not protected: another digit in a result (`metrics.json`, `cases.csv`, `scores.csv`), by which nothing is
 decided once it is written. Committees, progress, caches and the lists of cases are held against checksums or made
-anew; the queries stand in `queries.json` and in `ledger.json`, which must agree.
+anew; the queries stand in `queries.json` and in `ledger.json`, which must agree. A file that is cut off or emptied may
+be removed where the refusal says so: the same command makes it again (`times.json`: goes on without it).
+
+What is never made again is `run.json`: it alone says what the run was begun with. An emptied or lost one is put back
+from a backup of it (it is written when the run begins, when more rounds are asked for, and at the end); without one the
+run cannot go on, and is begun anew in another `output_dir`.
 """
 
 

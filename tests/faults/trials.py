@@ -219,7 +219,10 @@ def _damaged(lab, damage, row, place):
     damage(path)
     argv = lab.argv(folder)
     remedy = partial(path.write_bytes, backup) if place == "run.json" else path.unlink if path.exists() else None
-    return lab.judge(row, place, folder, None, lambda: run(argv, folder), remedy=remedy, made=made)
+    finding = lab.judge(row, place, folder, None, lambda: run(argv, folder), remedy=remedy, made=made)
+    if remedy == path.unlink and damage is not flip and "refuses" in finding.next and "Remove it" not in finding.next:
+        return finding._replace(sound=False, trouble="the refusal does not say that the file may be removed")
+    return finding
 
 
 def inputs(lab):

@@ -95,13 +95,21 @@ def test_a_second_process_on_the_same_folder_is_refused(phantom_mr, tmp_path):
     assert not list(tmp_path.glob("round_*"))
 
 
-def test_a_damaged_query_file_is_refused_by_name(uninterrupted, phantom_mr, tmp_path):
+@pytest.mark.parametrize("name", ["round_000/queries.json", "ledger.json"])
+def test_a_damaged_record_of_queries_is_refused_by_name_and_the_other_restores_it(
+    name, uninterrupted, phantom_mr, tmp_path
+):
+    """Also in a run that is finished."""
     copy = tmp_path / "run"
     shutil.copytree(uninterrupted, copy)
-    (copy / "round_000/queries.json").write_text('["phantom_mr_0')
+    (copy / name).write_text('["phantom_mr_0')
     result = run(arguments(phantom_mr, copy))
     assert result.code == 1
-    assert "queries.json" in result.last_line
+    assert f"{name} cannot be read" in result.last_line
+    assert result.last_line.endswith("Remove it, and the same command makes it again.")
+    (copy / name).unlink()
+    assert run(arguments(phantom_mr, copy)).code == 0
+    assert outcome(copy) == outcome(uninterrupted)
 
 
 def test_a_query_file_that_was_changed_by_hand_is_refused(uninterrupted, phantom_mr, tmp_path):
@@ -114,8 +122,12 @@ def test_a_query_file_that_was_changed_by_hand_is_refused(uninterrupted, phantom
     assert result.last_line.endswith("queries.json differ; one of them was changed by hand.")
 
 
-@pytest.mark.parametrize("name", ["round_001/queries.json", "round_000/scores.csv"])
-def test_a_lost_file_is_made_again(name, uninterrupted, phantom_mr, tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    ["ledger.json", "round_001/queries.json", "round_000/scores.csv", "round_000/metrics.json",
+     "round_000/training.json", "round_000/times.json"],
+)  # fmt: skip
+def test_a_run_goes_on_without_a_file_that_may_be_removed(name, uninterrupted, phantom_mr, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(uninterrupted, copy)
     (copy / name).unlink()

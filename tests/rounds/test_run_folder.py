@@ -43,11 +43,18 @@ def test_sound_files_pass(folder):
     ("name", "kind"),  # another digit in a table is not noticed
     [("committee.pt", "truncated"), ("committee.pt", "emptied"), ("committee.pt", "flipped"),
      ("cases.csv", "truncated"), ("cases.csv", "emptied"), ("cases.csv", "a field short"),
-     ("scores.csv", "truncated"), ("scores.csv", "emptied"), ("scores.csv", "a field short")],
+     ("scores.csv", "truncated"), ("scores.csv", "emptied"), ("scores.csv", "a field short"),
+     ("training.json", "emptied"), ("metrics.json", "emptied")],
 )  # fmt: skip
 def test_a_damaged_file_is_named_with_what_helps(folder, name, kind):
     damage(folder.round(0) / name, kind)
     with pytest.raises(RunFolderError, match=rf"{name}.* Remove it, and the same command makes it again\."):
+        folder.check_files()
+
+
+def test_damaged_times_are_named_and_not_promised_again(folder):
+    (folder.round(0) / "times.json").write_bytes(b"")
+    with pytest.raises(RunFolderError, match=r"times\.json.* Remove it, and the same command goes on without it\."):
         folder.check_files()
 
 
