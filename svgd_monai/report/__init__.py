@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from svgd_monai.report.panels import case_panel
-    from svgd_monai.report.recorders import PoolRecorder, RoundRecorder
+    from svgd_monai.report.recorders import PoolRecorder, RoundRecorder, summary_writer
 
-__all__ = ["PoolRecorder", "RoundRecorder", "case_panel"]
+__all__ = ["PoolRecorder", "RoundRecorder", "case_panel", "summary_writer"]
 
 
 def __getattr__(name: str) -> Any:

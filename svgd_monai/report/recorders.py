@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 from monai.transforms import Compose
+from torch.utils.tensorboard import SummaryWriter
 
 from svgd_monai.acquisition import UNITS, get_strategy, maps_from_statistics
 from svgd_monai.acquisition.handler import QUERIES_FILE, SCORES_FILE
@@ -22,6 +23,18 @@ from svgd_monai.statistics import EXTRA_CHANNELS, mean_probability
 
 #: Panels of a round: more are not looked at.
 PANELS = 4
+#: A Ctrl-C that falls into the handing over of a record leaves TensorBoard's thread asleep until it next flushes, and
+#: the command's end waits for it: so not for the 120 seconds that are usual.
+FLUSH_SECONDS = 10
+
+
+def summary_writer(log_dir: str | os.PathLike[str]) -> SummaryWriter:
+    """The TensorBoard writer of a run or a stage.
+
+    Args:
+        log_dir: the folder of its event files.
+    """
+    return SummaryWriter(str(log_dir), flush_secs=FLUSH_SECONDS)
 
 
 class Writer(Protocol):

@@ -25,6 +25,7 @@ from svgd_monai.data import (
 )
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import read_json, write_csv, write_json
+from svgd_monai.report import summary_writer
 from svgd_monai.rounds.curve import curve_columns, curve_row
 from svgd_monai.rounds.first import FirstCommittees
 from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound, Hook
@@ -136,7 +137,7 @@ class ActiveLearning:
             flags_file = self.folder.root / FLAGS_FILE
             volumes = Path(self.settings["cache_dir"]) / "volumes"
             prepare_volumes(task, split, preprocessing, volumes, flags_file, compares_voxels(self.settings))
-            self.writer = SummaryWriter(str(self.folder.tensorboard))
+            self.writer = summary_writer(self.folder.tensorboard)
             try:
                 self._rounds(task)
             finally:

@@ -89,6 +89,11 @@ def test_the_wiring_is_the_packages_in_both_bundles(each, stage):
     assert (each / f"configs/{stage}.yaml").read_text().endswith(f"\n\n{MARKER}\n{wiring(stage)}")
 
 
+@pytest.mark.parametrize("stage", ["train", "acquire"])
+def test_a_stage_s_own_writer_is_the_package_s_which_never_holds_up_the_end(each, stage):
+    assert config(each, stage)["summary_writer"]["_target_"] == "svgd_monai.report.summary_writer"
+
+
 def test_both_bundles_offer_the_same_keys():
     for stage in set(STAGES) - {"study"}:  # what is compared, and at which size, is a study's own
         first, second = (set(config(bundle, stage)) for bundle in BUNDLES)

@@ -1,3 +1,5 @@
+import queue
+import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -9,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from svgd_monai.acquisition.handler import COLUMNS
 from svgd_monai.files import write_csv, write_json
-from svgd_monai.report import PoolRecorder, RoundRecorder, case_panel
+from svgd_monai.report import PoolRecorder, RoundRecorder, case_panel, recorders, summary_writer
 from svgd_monai.report.panels import uncertain_slice
 from svgd_monai.report.recorders import dice_tag
 
@@ -134,3 +136,23 @@ def test_a_round_is_recorded_against_its_unique_labels(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("dice_test/mean")] == [(7, 0.25)]
     assert [(e.step, e.value) for e in events.Scalars("labels/training_items")] == [(0, 9.0)]
     assert "dice_test/a" not in events.Tags()["scalars"]
+
+
+def test_a_record_of_which_the_thread_was_not_told_holds_the_end_up_for_seconds(tmp_path, monkeypatch):
+    """As where a Ctrl-C falls between putting it into the queue and telling so."""
+    monkeypatch.setattr(recorders, "FLUSH_SECONDS", 0.5)
+    writer = summary_writer(tmp_path)
+    writer.add_scalar("a", 1.0, 0)
+    writer.flush()  # the thread now waits for the next flush
+    monkeypatch.setattr(queue.Queue, "put", put_silently)
+    writer.add_scalar("a", 1.0, 1)
+    monkeypatch.undo()
+    began = time.monotonic()
+    writer.close()
+    assert time.monotonic() - began < 5
+
+
+def put_silently(records, record):
+    with records.mutex:
+        records._put(record)
+        records.unfinished_tasks += 1

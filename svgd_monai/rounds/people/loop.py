@@ -31,13 +31,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from svgd_monai.data import BAD_CASES_FILE, FLAGS_FILE, RoundDatalist, write_bad_cases, write_datalist
 from svgd_monai.data.datalist import MSDDataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.people import PeopleData
 from svgd_monai.files import write_csv, write_json
+from svgd_monai.report import summary_writer
 from svgd_monai.report.run_page import write_run_page
 from svgd_monai.rounds.curve import curve_columns, curve_row
 from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound
@@ -142,7 +141,7 @@ class PeopleLearning(ActiveLearning):
             # Its worklist, or the record's "finished", is written when the hooks have been called.
             new = final or len(self.people.worklists) <= number + 1
             if new and self.writer is None:  # a command that only waits leaves no event file
-                self.writer = SummaryWriter(str(self.folder.tensorboard))
+                self.writer = summary_writer(self.folder.tensorboard)
             if not self._round(number).complete(final):
                 self._call(BeforeRound, "before_round", number)
             self._stages(number, final, datalist)
