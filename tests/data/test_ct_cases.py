@@ -17,6 +17,7 @@ from monai.transforms import AsDiscreted, Compose, ScaleIntensityRanged
 from svgd_monai import LogDiceLoss, Particles
 from svgd_monai.committee import CommitteeEvaluator, CommitteeTrainer, PosteriorStep
 from svgd_monai.data import (
+    Draw,
     StepSampler,
     VolumeDataset,
     foreground_crop,
@@ -108,7 +109,7 @@ def test_a_small_or_thin_case_is_sound_and_gives_whole_windows(task, tmp_path, s
     transform = training_preprocessing(preprocessing(SOFT_TISSUE, (4.0, 4.0, 4.0)), foreground_crop(WINDOW, CLASSES))
     dataset = VolumeDataset(odd, transform, None)
     for draw in range(4):
-        window = dataset[draw]
+        window = dataset[Draw(0, draw)]
         assert window["image"].shape == window["label"].shape == (1, *WINDOW)
         assert set(window["label"].unique().tolist()) <= ({0} if empty else {0, 1, 2})
         assert 0 <= window["image"].min() < window["image"].max() <= 1
