@@ -28,13 +28,14 @@ PANELS = 4
 FLUSH_SECONDS = 10
 
 
-def summary_writer(log_dir: str | os.PathLike[str]) -> SummaryWriter:
+def summary_writer(log_dir: str | os.PathLike[str], **options: Any) -> SummaryWriter:
     """The TensorBoard writer of a run or a stage.
 
     Args:
         log_dir: the folder of its event files.
+        options: further ones of torch's ``SummaryWriter``.
     """
-    return SummaryWriter(str(log_dir), flush_secs=FLUSH_SECONDS)
+    return SummaryWriter(str(log_dir), **{"flush_secs": FLUSH_SECONDS, **options})
 
 
 class Writer(Protocol):

@@ -70,13 +70,16 @@ def calling_workflow() -> Caller:
     """
     workflow: ConfigWorkflow | None = None
     frame: FrameType | None = inspect.currentframe()
+    called: object = None  # whose method the frame has called, be it through functions
     while frame is not None:
         candidate = frame.f_locals.get("self")
         if workflow is None and isinstance(candidate, ConfigWorkflow):
             workflow = candidate
-        if workflow is not None and frame.f_code in (bundle_run.__code__, run_workflow.__code__):
+        # A user's own class that `run_workflow` makes may hold our workflow, and has words of its own.
+        ours = frame.f_code is bundle_run.__code__ or (frame.f_code is run_workflow.__code__ and called is workflow)
+        if workflow is not None and ours:
             return Caller(workflow, *_typed(type(workflow), frame.f_locals))
-        frame = frame.f_back
+        called, frame = called if candidate is None else candidate, frame.f_back
     if workflow is None:
         raise RuntimeError("svgd_monai.workflow is for configurations that `python -m monai.bundle run` evaluates.")
     return Caller(workflow)

@@ -84,6 +84,35 @@ def test_run_workflow_refuses_a_mistyped_key(config, tmp_path):
     assert result.last_line == f"--learning_ratee is not a key of {config}."
 
 
+WRAP = """
+from monai.bundle import BundleWorkflow, ConfigWorkflow
+
+class Wrap(BundleWorkflow):
+    def __init__(self, bundle, out, **_):
+        super().__init__(workflow_type="train")
+        self.held = ConfigWorkflow(config_file=bundle, output_dir=out, rounds=7)
+    def initialize(self):
+        self.held.initialize()
+    def run(self):
+        self.held.run()
+    def finalize(self):
+        self.held.finalize()
+    def _get_property(self, name, property):
+        return None
+    def _set_property(self, name, property, value):
+        pass
+"""
+
+
+def test_a_workflow_of_the_users_own_that_holds_the_bundles_has_words_of_its_own(
+    loop_of, config, tmp_path, monkeypatch
+):
+    (tmp_path / "wrap.py").write_text(WRAP)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ("--workflow_name", "wrap.Wrap", "--bundle", config, "--out", tmp_path / "out")
+    assert loop_of("run_workflow", *words).settings["rounds"] == 7
+
+
 @pytest.mark.parametrize(("typed", "key", "value"), UNDERSTOOD, ids=[typed for typed, _, _ in UNDERSTOOD])
 def test_a_word_becomes_a_value_of_the_key_s_type(settings_of, typed, key, value):
     found = settings_of(*typed.split(" "))[key]

@@ -152,6 +152,12 @@ def test_a_record_of_which_the_thread_was_not_told_holds_the_end_up_for_seconds(
     assert time.monotonic() - began < 5
 
 
+def test_a_writer_takes_the_options_of_torchs(tmp_path):
+    summary_writer(tmp_path, flush_secs=60, filename_suffix=".mine").close()
+    (file,) = tmp_path.iterdir()
+    assert file.name.endswith(".mine")
+
+
 def put_silently(records, record):
     with records.mutex:
         records._put(record)

@@ -13,8 +13,8 @@ from svgd_monai.files import reason
 #: ``<case>: <reason>`` a line; the other two hold a case a line.
 DECLINED_FILE, EMPTY_FILE, CONFIRMED_FILE = NOTES = ("declined.txt", "empty.txt", "confirmed.txt")
 _SEPARATORS = " \t:,;"
-#: Behind a case's name, more of a name and the colon in front of a reason: `scan 3: motion` is no decline of `scan`.
-_MORE_OF_A_NAME = re.compile(r" +[^\s:,;][^:]*:")
+#: Behind a case's name, a word more of a name and the reason's colon: `scan 3: motion` is no decline of `scan`.
+_MORE_OF_A_NAME = re.compile(r" +[^\s:,;]+ *:(?=\s|$)")
 
 
 @dataclass(frozen=True)

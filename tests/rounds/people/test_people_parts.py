@@ -64,6 +64,12 @@ class TestNotes:
         (complaint,) = notes.complaints
         assert complaint.sentence == "labels/declined.txt, line 1: there is no case of the name 'scan 3'."
 
+    @pytest.mark.parametrize("reason", ["moved at 10:30", "see http://tickets/7", "- motion: left", "motion"])
+    def test_a_reason_may_hold_a_colon(self, reason, tmp_path):
+        (tmp_path / "declined.txt").write_text(f"scan {reason}\n")
+        notes = read_notes(tmp_path, ["scan"])
+        assert (notes.declined, notes.complaints) == ({"scan": reason}, [])
+
     def test_a_file_that_is_no_text_is_complained_of(self, tmp_path):
         (tmp_path / "confirmed.txt").write_bytes(b"\xff\xfe\x00x")
         (complaint,) = read_notes(tmp_path, CASES).complaints
