@@ -23,15 +23,31 @@ class FileAffineReader(NibabelReader):
     """
 
     def read(self, data: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], **kwargs: Any) -> Any:
-        """The image of nibabel, or a list of them for several files, not yet loaded.
+        """The image of nibabel, or a list of them for several files, not yet loaded; or the error that came of it.
+
+        That one is for :meth:`get_data` to raise: of whatever a reader raises here MONAI's ``LoadImage`` makes that no
+        reader suits the file, and does not say that it has gone.
 
         Args:
             data: a file, or several.
             kwargs: of :func:`nibabel.load`.
         """
         self.filenames = [data] if isinstance(data, (str, os.PathLike)) else list(data)
-        images = [nib.load(name, **{**self.kwargs, **kwargs}) for name in self.filenames]
+        try:
+            images = [nib.load(name, **{**self.kwargs, **kwargs}) for name in self.filenames]
+        except Exception as error:  # noqa: BLE001 raised by get_data
+            return error
         return images if len(images) > 1 else images[0]
+
+    def get_data(self, img: Any) -> Any:
+        """As MONAI's, of what :meth:`read` gave.
+
+        Raises:
+            OSError: the file has gone, or may not be read.
+        """
+        if isinstance(img, Exception):
+            raise img
+        return super().get_data(img)
 
 
 class OneGridd(Transform):

@@ -22,6 +22,7 @@ from svgd_monai.data import (
 from svgd_monai.data.checks import check_case
 from svgd_monai.data.transforms import ToPlaind
 from svgd_monai.errors import SettingsError
+from svgd_monai.workflow.sentences import sentence_of
 
 identity = Identityd("image")
 
@@ -130,6 +131,13 @@ def test_the_affine_is_the_files_where_sform_and_voxel_sizes_differ(tmp_path, qf
     expected = nib.as_closest_canonical(nib.load(item["image"])).affine
     np.testing.assert_allclose(result["affine"].numpy(), expected, atol=1e-4)
     assert result["label"].shape[1:] == result["image"].shape[1:]
+
+
+def test_a_file_that_has_gone_is_named(tmp_path):
+    gone = tmp_path / "gone.nii.gz"
+    with pytest.raises(RuntimeError) as caught:  # MONAI's, around it
+        preprocessing([], None)({"image": str(gone)})
+    assert sentence_of(caught.value) == f"{gone}: No such file or directory."
 
 
 def test_a_constant_image_stays_constant_at_another_spacing(tmp_path):

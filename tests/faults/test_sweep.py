@@ -24,6 +24,7 @@ SAMPLE = {
     "no space for TensorBoard within a training": ("no-space", r"tensorboard/events"),
     "a bit of the record of checks is flipped": ("damaged", r"cache/case_checks.json"),
     "the volume that was queried changes": ("inputs", r"image of a pool case"),
+    "the volume of a pool case disappears": ("inputs", r"image of a pool case"),
     "out of memory": ("machine", r"address space, step 4"),
     "a loader worker dies": ("machine", r"item 1"),
 }
@@ -33,7 +34,8 @@ SAMPLE = {
 def test_nothing_is_lost_and_nobody_left_without_a_word(lab, what):
     group, place = SAMPLE[what]
     found = [trial for trial in GROUPS[group](lab) if re.search(place, trial.place)]
-    wanted = {"damaged": "bit flipped file", "inputs": "a volume changes between rounds"}.get(group)
+    changes = "disappears" if "disappears" in what else "changes"
+    wanted = {"damaged": "bit flipped file", "inputs": f"a volume {changes} between rounds"}.get(group)
     trial = next(trial for trial in found if wanted in (None, trial.fault))
     finding = trial.happen(trial.fault, trial.place)
     assert finding.sound, finding.trouble
