@@ -196,6 +196,8 @@ def _clock_back(fault):
 
 
 def _as_nobody(fault):
+    import torch._dynamo  # noqa: F401 an optimiser imports it, and nobody may not enter root's own Python
+
     os.setgid(65534)
     os.setuid(65534)
 
