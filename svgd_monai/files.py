@@ -84,7 +84,12 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, durable: bool = Tr
 
 
 def remove_temporaries(folder: Path, below: str = "") -> None:
-    """Remove what killed processes have half written in a folder, or in ``below`` (``*/``) it; all other files stay."""
+    """Remove what killed processes have half written; what living ones of this machine write stays, as all else does.
+
+    Args:
+        folder: where; one that is not there holds nothing.
+        below: a pattern of folders in it, with a slash at its end, such as ``round_*/``; "" is the folder itself.
+    """
     for path in folder.glob(f"{below}*{TEMPORARY_SUFFIX}"):
         process = path.name.removesuffix(TEMPORARY_SUFFIX).rpartition(".")[2]
         if process.isdecimal() and path.is_file() and (int(process) == os.getpid() or not _lives(int(process))):

@@ -43,7 +43,8 @@ class FileAffineReader(NibabelReader):
         """As MONAI's, of what :meth:`read` gave.
 
         Raises:
-            OSError: the file has gone, or may not be read.
+            OSError: the file has gone.
+            nibabel.filebasedimages.ImageFileError: it holds no image, or may not be read.
         """
         if isinstance(img, Exception):
             raise img
