@@ -5,13 +5,15 @@ from benchmarks.absent_classes import fit, volumes
 
 from svgd_monai.data import make_phantom
 
+#: Networks are trained until they learn or do not, for a minute or more each.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
     return volumes(make_phantom(tmp_path_factory.mktemp("data") / "ct", "ct", 3))
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("crop", ["random", "foreground"])
 def test_leaving_absent_classes_out_learns_the_tumour_where_plain_smoothing_does_not(cases, crop):
     skip, smooth = (fit(cases, loss, crop)["dice_tumour"] for loss in ("skip", "smooth"))
