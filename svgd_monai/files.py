@@ -197,7 +197,7 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     except (OSError, ValueError, csv.Error) as error:
         raise RunFolderError(f"{path} cannot be read as CSV ({reason(error)}).") from error
     if len(set(columns)) < len(columns):
-        raise RunFolderError(f"{path} has two columns of one name.")
+        raise RunFolderError(f"{path} has two columns of the same name.")
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise RunFolderError(f"{path}, line {number}: the number of fields differs from the header's.")
@@ -237,12 +237,12 @@ def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-        raise ValueError(f"the key {twice!r} stands twice")
+        raise ValueError(f"the key {twice!r} occurs twice")
     return content
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON's")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _sync_folder(folder: Path) -> None:

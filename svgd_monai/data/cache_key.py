@@ -37,8 +37,8 @@ def transform_key(transforms: Sequence[Any]) -> bytes:
             content = pickle.dumps(transform, protocol=4)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise SettingsError(
-                f"{type(transform).__name__} cannot be part of a cache's key ({error}); put the function that it "
-                "calls into a module, and name it from there."
+                f"{type(transform).__name__} cannot be part of a cache's key ({error}); define the function that it "
+                "calls in a module, and give its dotted path."
             ) from error
         digest.update(content)
         modules = _Modules(io.BytesIO(content))

@@ -128,10 +128,10 @@ def complaint(bad: Mapping[str, str]) -> DataError:
 def _check_geometry(image: Volume, label: Volume) -> None:
     shapes = label.values.shape[:3], image.values.shape[:3]
     if shapes[0] != shapes[1]:
-        raise DataError(f"{label.path} has the shape {shapes[0]}, but its image {shapes[1]}.")
+        raise DataError(f"{label.path} has the shape {shapes[0]}, but its image has {shapes[1]}.")
     difference = float(np.abs(image.affine - label.affine).max())
     if difference > AFFINE_TOLERANCE * float(image.spacing.min()):
-        raise DataError(f"{label.path} has another affine than its image, they differ by up to {difference:.3g} mm.")
+        raise DataError(f"{label.path} has an affine that differs from its image's by up to {difference:.3g} mm.")
 
 
 def _count_classes(label: Volume, classes: Mapping[int, str]) -> dict[int, int]:

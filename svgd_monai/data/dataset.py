@@ -120,7 +120,7 @@ class VolumeDataset(PersistentDataset):
             try:
                 return read_torch(file)
             except RunFolderError as error:
-                logger.warning("%s The volume is read anew.", error)
+                logger.warning("%s The volume is preprocessed again.", error)
         volume = self._pre_transform(item_transformed)
         with contextlib.suppress(PermissionError):  # a cache that may only be read
             write_torch(file, convert_to_tensor(volume, convert_numeric=False, track_meta=False), durable=False)

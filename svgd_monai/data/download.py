@@ -40,7 +40,8 @@ def ensure_dataset(dataset_dir: str | os.PathLike[str], download: bool = False) 
     tasks = " or ".join(MD5)
     if not download:
         raise DataError(
-            f"The data set's folder {folder} does not exist; dataset_dir names yours, `download: true` gets {tasks}."
+            f"The data set's folder {folder} does not exist; set dataset_dir to your data set's folder, or "
+            f"`download: true` to fetch {tasks}."
         )
     if folder.name not in MD5:
         raise DataError(f"The data set's folder {folder} does not exist, and only {tasks} can be downloaded.")

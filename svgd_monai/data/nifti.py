@@ -155,7 +155,7 @@ def _check_shape(path: Path, shape: tuple[int, ...], channels: int | None) -> No
     found = shape[3] if len(shape) == 4 else 1
     if channels is not None and found != channels:
         plural = "" if found == 1 else "s"
-        raise DataError(f"{path} has {found} channel{plural}, its shape is {shape}, where {channels} must be.")
+        raise DataError(f"{path} has {found} channel{plural} (its shape is {shape}), but there must be {channels}.")
 
 
 def _check_finite(path: Path, values: NDArray[Any]) -> None:

@@ -81,7 +81,7 @@ class PeopleData:
                 raise DataError(f"Case {case}: {found[case]}")
         pool = {case: item for case, item in self.pool.items() if case not in found}
         if not pool:
-            raise DataError(f"images: every image is bad, the first so: {next(iter(found.values()))}")
+            raise DataError(f"images: every image is bad; the first one: {next(iter(found.values()))}")
         return PeopleData(pool, self.validation, self.test, facts, found)
 
     def fingerprint(self, case: str) -> str:
@@ -129,7 +129,7 @@ def find_people_data(
         for case in sorted(set(items) & set(pool)):
             ours, theirs = Path(pool[case]["image"]), Path(items[case]["image"])
             if _sha256(ours) != _sha256(theirs):
-                raise DataError(f"{key}: the case {case} is another image than {ours}; give one of them another name.")
+                raise DataError(f"{key}: the case {case} differs from the image {ours} of the same name; rename one.")
             logger.info("The case %s is in the %s set and leaves the pool.", case, key)
             del pool[case]
     if not pool:
@@ -138,8 +138,8 @@ def find_people_data(
         for name in (f"{case}{suffix}" for suffix in WORKLIST_SUFFIXES):
             if name in pool:
                 raise DataError(
-                    f"images: {pool[name]['image']} has the name that a worklist gives a file beside the case {case}; "
-                    "if it is no image, move it elsewhere, else rename it."
+                    f"images: {pool[name]['image']} has the name of a file that a worklist puts beside {case}; "
+                    "rename it if it is an image to label, and move it elsewhere if it is not."
                 )
     return PeopleData(dict(sorted(pool.items())), held["validation"], held["test"])
 

@@ -92,8 +92,8 @@ def draw_split(
     if initial_labelled > len(ids) - held_out:
         left = max(len(ids) - held_out, 0)
         raise DataError(
-            f"initial_labelled is {initial_labelled}, but of {len(ids)} cases {left} are left beside "
-            f"validation_cases {sizes['validation_cases']} and test_cases {sizes['test_cases']}."
+            f"initial_labelled is {initial_labelled}, but of {len(ids)} cases only {left} are left after "
+            f"validation_cases ({sizes['validation_cases']}) and test_cases ({sizes['test_cases']})."
         )
     # The test set is taken first, so that it does not depend on the size of the validation set.
     test, rest = _take(ids, sizes["test_cases"], "held out/test")

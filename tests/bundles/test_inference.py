@@ -507,7 +507,7 @@ class TestRefusals:
 
     def test_fewer_channels_than_the_network_takes(self, bundles, committee, tmp_path):
         path = save(tmp_path / "images/scan.nii.gz", NOTHING + np.arange(7))
-        named = (f"Case scan: {path}", "1 channel", "where 2 must be")
+        named = (f"Case scan: {path}", "1 channel", "there must be 2")
         self.refused(bundles, committee, tmp_path / "images", tmp_path / "out", *named, in_channels=2)
         assert not (tmp_path / "out").exists()
 

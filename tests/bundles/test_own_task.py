@@ -144,7 +144,7 @@ class TestMistakes:
         path = tmp_path / "task/imagesTr/phantom_mr_007.nii.gz"
         shutil.copy(phantom_mr / "imagesTr/phantom_mr_007.nii.gz", path)
         line = self.end(bundle, ["my_task.yaml"], dataset_dir=tmp_path / "task")
-        assert line.startswith(f"Case phantom_mr_007: {path} has 1 channel, its shape is (")
+        assert line.startswith(f"Case phantom_mr_007: {path} has 1 channel (its shape is (")
 
     def test_scans_of_one_channel_are_not_segmented(self, bundle, at_desk, done, phantom_mr, tmp_path):
         keys = {"committee_file": "runs/full/model.pt", "output_dir": tmp_path / "out"}
@@ -157,7 +157,7 @@ class TestMistakes:
         pancreas = bundle.parent / "pancreas_ct_svgd"
         line = self.end(pancreas, (), "inference", dataset_dir="MyTask/imagesTr", **keys)
         assert re.match(
-            r"Case phantom_mr_001: \S+ has 2 channels, its shape is \(.*, 2\), where 1 must be \(and 19 ", line
+            r"Case phantom_mr_001: \S+ has 2 channels \(its shape is \(.*, 2\)\), but there must be 1 \(and 19 ", line
         )
 
 

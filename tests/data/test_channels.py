@@ -82,11 +82,11 @@ class TestChecks:
         item = make_case(tmp_path, voxels(found))
         sentence = complaint(check_case, item, CLASSES, expected)
         assert sentence.startswith(f"{item['image']} has {found} channel")
-        assert f"shape is (4, 5, 6, {found}), where {expected} must be" in sentence
+        assert f"shape is (4, 5, 6, {found})), but there must be {expected}" in sentence
 
     def test_a_3d_file_is_one_channel(self, tmp_path):
         item = make_case(tmp_path, voxels(1)[..., 0])
-        assert "has 1 channel, its shape is (4, 5, 6), where 2 must be" in complaint(check_case, item, CLASSES, 2)
+        assert "has 1 channel (its shape is (4, 5, 6)), but there must be 2" in complaint(check_case, item, CLASSES, 2)
 
     def test_a_label_of_several_channels_is_refused(self, tmp_path):
         item = make_case(tmp_path, voxels(2), np.zeros((*SHAPE, 2), np.uint8))
@@ -121,7 +121,7 @@ class TestChecks:
 
     def test_the_label_is_compared_with_the_volume(self, tmp_path):
         item = make_case(tmp_path, voxels(2), np.zeros((5, 4, 6), np.uint8))
-        assert "has the shape (5, 4, 6), but its image (4, 5, 6)" in complaint(check_case, item, CLASSES, 2)
+        assert "has the shape (5, 4, 6), but its image has (4, 5, 6)" in complaint(check_case, item, CLASSES, 2)
 
     def test_a_constant_channel_is_named_by_its_number(self, tmp_path, caplog):
         values = voxels(3)

@@ -187,7 +187,7 @@ def test_a_4d_file_of_other_channels_is_named(task, tmp_path, channels):
     add(task, "odd", np.stack([image] * channels, axis=-1), label)
     said = complaint(task, tmp_path)
     assert f"imagesTr/odd.nii.gz has {channels} channels" in said
-    assert "where 1 must be" in said
+    assert "but there must be 1" in said
 
 
 def test_a_4d_file_of_one_channel_is_as_good_as_a_3d_one(task, tmp_path):

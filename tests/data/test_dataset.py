@@ -406,7 +406,7 @@ def test_a_class_that_inherits_from_one_whose_code_has_changed_is_another_one(tm
 
 
 def test_a_transform_with_a_nameless_function_is_refused(tmp_path):
-    with pytest.raises(SettingsError, match=r"^Lambdad cannot be part of a cache's key .*put the function"):
+    with pytest.raises(SettingsError, match=r"^Lambdad cannot be part of a cache's key .*define the function"):
         VolumeDataset(items(tmp_path / "data"), Compose([Lambdad("image", lambda x: x)]), tmp_path)
 
 

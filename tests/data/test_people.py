@@ -75,7 +75,7 @@ def test_the_same_image_in_pool_and_set_is_held_out(images, held_out, caplog):
 
 def test_another_image_of_the_same_name_is_refused(images, held_out):
     shutil.copy(images / f"{case(3)}.nii.gz", images / f"{case(1)}.nii.gz")
-    with pytest.raises(DataError, match=f"validation: the case {case(1)} is another image than"):
+    with pytest.raises(DataError, match=f"validation: the case {case(1)} differs from the image"):
         find_people_data(images, held_out)
 
 
@@ -101,7 +101,7 @@ def test_a_broken_image_is_named(images, tmp_path):
 @pytest.mark.parametrize("suffix", ["seg", "uncertainty"])
 def test_a_segmentation_left_among_the_images_is_named(suffix, images):
     shutil.copy(images / f"{case(4)}.nii.gz", images / f"{case(3)}_{suffix}.nii.gz")
-    with pytest.raises(DataError, match=rf"^images: .*{case(3)}_{suffix}\.nii\.gz has the name that a worklist gives"):
+    with pytest.raises(DataError, match=rf"^images: .*{case(3)}_{suffix}\.nii\.gz has the name of a file that a"):
         find_people_data(images)
     (images / f"{case(3)}.nii.gz").unlink()
     assert f"{case(3)}_{suffix}" in find_people_data(images).pool, "by itself it is a name like any other"
@@ -141,5 +141,5 @@ def test_a_held_out_set_in_msd_form_keeps_to_its_folder(images, phantom_mr, tmp_
 def test_a_pool_of_bad_images_alone_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images/a.nii.gz").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"^images: every image is bad, the first so: .*a\.nii\.gz"):
+    with pytest.raises(DataError, match=r"^images: every image is bad; the first one: .*a\.nii\.gz"):
         find_people_data(tmp_path / "images").checked(CLASSES, tmp_path, 1, "skip")

@@ -87,7 +87,7 @@ class TestDrawSplit:
 
     def test_held_out_sets_that_leave_nothing_are_named(self):
         sentence = complaint(draw_split, CASES, 0, 1, validation_cases=80, test_cases=30)
-        assert all(part in sentence for part in ("validation_cases 80", "test_cases 30", "of 100 cases 0 are left"))
+        assert all(part in sentence for part in ("validation_cases (80)", "test_cases (30)", "of 100 cases only 0 are left"))
 
     @pytest.mark.parametrize("size", [0, -1])
     @pytest.mark.parametrize("key", ["initial_labelled", "validation_cases", "test_cases"])
@@ -248,4 +248,4 @@ def test_all_is_every_case_outside_the_held_out_sets(tmp_path):
 
 
 def test_all_of_nothing_is_refused():
-    assert "initial_labelled is 1, but of 4 cases 0 are left" in complaint(draw_split, "abcd", 0, None, 2, 2)
+    assert "initial_labelled is 1, but of 4 cases only 0 are left" in complaint(draw_split, "abcd", 0, None, 2, 2)

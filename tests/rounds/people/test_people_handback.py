@@ -43,7 +43,7 @@ def test_each_bad_label_gets_its_sentence_and_the_good_ones_are_taken(team):
     said = team.works()
     sentences = {
         shape: f"labels/{shape}.nii.gz has the shape",
-        moved: f"labels/{moved}.nii.gz has another affine than its image, they differ by up to 3 mm",
+        moved: f"labels/{moved}.nii.gz has an affine that differs from its image's by up to 3 mm",
         fraction: f"labels/{fraction}.nii.gz has the label value 0.5, which is not a whole number",
         unknown: f"labels/{unknown}.nii.gz has the label value 7, the task's classes are",
         cut: f"labels/{cut}.nii.gz is cut off or damaged",
@@ -70,7 +70,7 @@ def test_a_refused_file_is_noted_once_and_forgotten_on_the_sheet_when_it_is_righ
     assert len(team.ledger["refused"]) == 1
     team.label(case)
     assert "is accepted" in team.works()
-    assert "another affine" not in team.sheet(0)
+    assert "has an affine" not in team.sheet(0)
     assert len(team.ledger["refused"]) == 1, "the ledger forgets nothing"
 
 

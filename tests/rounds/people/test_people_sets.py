@@ -153,7 +153,7 @@ def test_a_case_in_the_pool_and_in_a_held_out_set_leaves_the_pool(pool, tmp_path
     shutil.copy(pool / "imagesTr/phantom_mr_009.nii.gz", images / "phantom_mr_003.nii.gz")
     result = Team(pool, tmp_path / "other", images=images, test=pool / "test").command()
     assert result.code == 1
-    assert result.last_line.startswith("test: the case phantom_mr_003 is another image than")
+    assert result.last_line.startswith("test: the case phantom_mr_003 differs from the image")
 
 
 def test_labels_that_are_there_already_start_the_first_round(pool, tmp_path):
@@ -240,7 +240,7 @@ def test_a_finished_run_that_takes_more_rounds_asks_of_what_is_unlabelled_by_the
         ({"min_validation": 1}, "min_validation: 1 is below 2"),
         ({"annotators": "[a/b,c]"}, "annotators: 'a/b' cannot be the name of a folder"),
         ({"cold_start": "best"}, "cold_start: 'best' is not one of diversity, random"),
-        ({"roi_size": "[16,16,16]"}, "roi_size: BasicUNet takes no window of (16, 16, 16) voxels"),
+        ({"roi_size": "[16,16,16]"}, "roi_size: BasicUNet cannot process a window of (16, 16, 16) voxels"),
     ],
 )
 def test_a_key_that_cannot_be_is_refused_before_anything_is_written(keys, sentence, pool, tmp_path):
