@@ -61,7 +61,7 @@ class DigitisedImages:
             content = path.read_bytes()
             if zlib.crc32(content[_CHECKSUM:]).to_bytes(_CHECKSUM, "big") == content[:_CHECKSUM]:
                 return torch.frombuffer(bytearray(content), dtype=self._kind, offset=_CHECKSUM)
-            _LOGGER.warning("%s is damaged and made again.", path)
+            _LOGGER.warning("%s is damaged and will be made again.", path)
         index = digitise(load(key), self.bins, self.value_range)
         values = index.cpu().numpy().astype(_NUMPY[self._kind], copy=False).tobytes()
         with contextlib.suppress(PermissionError):  # a cache that may only be read

@@ -214,7 +214,7 @@ class InformationStore:
             return
         if header["settings"] != self.settings:
             _LOGGER.info(
-                "%s was computed with other settings (%s, now %s); it starts anew.",
+                "%s was computed with other settings (%s, now %s); it is computed again.",
                 self.path,
                 header["settings"],
                 self.settings,

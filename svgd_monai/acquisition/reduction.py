@@ -121,7 +121,7 @@ def reduce_map(
     if uncertainty.dim() < 2 or uncertainty[0:1].numel() == 0:
         raise ValueError(f"A map needs the shape (B, ...) with at least one voxel, got {tuple(uncertainty.shape)}.")
     if prediction_foreground is not None and len(prediction_foreground) != len(uncertainty):
-        raise ValueError("The predicted foreground is not that of the maps' cases.")
+        raise ValueError(f"{len(uncertainty)} maps need as many foregrounds, got {len(prediction_foreground)}.")
     values = []
     for case, voxels in enumerate(uncertainty):
         reduction = MapReduction(how, voxels.numel(), top_fraction)

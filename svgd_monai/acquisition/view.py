@@ -79,7 +79,7 @@ class ScoreOptions:
         if self.normalise not in NORMALISE_NAMES:
             raise SettingsError(f"normalise must be one of {', '.join(NORMALISE_NAMES)}, got {self.normalise!r}.")
         if self.reference not in ("unlabelled", "all"):
-            raise SettingsError(f"The range of scores must be set by unlabelled or all, got {self.reference!r}.")
+            raise SettingsError(f"The range of scores must be that of unlabelled or all cases, got {self.reference!r}.")
         if self.candidates < 1:
             raise SettingsError(f"candidates must be 1 or more, got {self.candidates}.")
 

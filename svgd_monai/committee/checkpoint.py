@@ -134,7 +134,7 @@ def _unflatten(values: Any, layout: Any, path: str | os.PathLike[str]) -> dict[s
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a committee file.") from error
     if not torch.is_tensor(values) or values.ndim != 2 or values.shape[1] != sum(sizes):
-        raise CheckpointError(f"{path}: its particles do not fit its own layout.")
+        raise CheckpointError(f"{path} is damaged: its particles do not fit the layout that it states.")
     return {
         f"{_PREFIX}{member}.{name}": piece.reshape(shape).clone()
         for member, row in enumerate(values)
@@ -171,6 +171,6 @@ def _same_layout(found: list[Any], expected: list[Any], path: str | os.PathLike[
     if dict(found) != dict(expected):
         differing = sorted(str(name) for name in dict(set(found) ^ set(expected)))
         raise CheckpointError(
-            f"{path} is of another network than the configuration's (they differ in {differing[0]}, "
-            f"{len(differing)} parameters in all); check features, the data set's classes and the overlay."
+            f"{path} holds another network than the configuration builds: {len(differing)} parameters differ, "
+            f"{differing[0]} among them; check features, the data set's classes and the overlay."
         )

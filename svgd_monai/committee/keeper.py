@@ -115,7 +115,7 @@ class CommitteeKeeper:
             RunFolderError: the processes do not see the same file.
         """
         if self.record.best is not None:
-            raise SettingsError("The training has been run; another one needs a workflow that is initialised anew.")
+            raise SettingsError("This training has already run; initialise the workflow again for another one.")
         if is_first():
             remove_temporaries(self.folder)
             if self.model_file is not None:
@@ -129,7 +129,7 @@ class CommitteeKeeper:
         # The first removes the file when it is done: nobody goes on before all have read it.
         found = everyones(engine.state.iteration if self._resume(engine) else None)
         if len(set(found)) > 1:
-            raise RunFolderError(f"{self.folder / PROGRESS_FILE} is not the same to all processes.")
+            raise RunFolderError(f"{self.folder / PROGRESS_FILE} is not the same file for all processes.")
         if found[0] is not None:
             logger.info("training continues at step %d", engine.state.iteration)
             return

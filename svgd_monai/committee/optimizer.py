@@ -22,7 +22,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
     name = type(optimizer).__name__
     if any(kind.__name__ in MIXING for kind in type(optimizer).__mro__):
         raise SettingsError(
-            f"optimizer: {name} takes a statistic over a whole tensor, which would mix the particles; take one that "
+            f"optimizer: {name} takes a statistic over a whole tensor, which would mix the particles; choose one that "
             "works element by element, such as Adam or SGD."
         )
     decay = max(group.get("weight_decay", 0) for group in optimizer.param_groups)

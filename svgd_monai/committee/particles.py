@@ -144,11 +144,11 @@ class Particles(nn.Module):
         names = [f"networks.{member}.{name}" for member in range(self.num_particles) for name, _ in self._layout]
         if set(state) != set(names):
             odd = sorted(set(state) ^ set(names))
-            raise RuntimeError(f"the state is not that of {self.num_particles} networks of this kind: {odd[0]}.")
+            raise RuntimeError(f"the state is not that of {self.num_particles} networks of this kind: see {odd[0]}.")
         shapes = [shape for _ in range(self.num_particles) for _, shape in self._layout]
         for name, shape in zip(names, shapes, strict=True):
             if tuple(state[name].shape) != shape:
-                raise RuntimeError(f"{name} has the shape {tuple(state[name].shape)}, here it is {shape}.")
+                raise RuntimeError(f"{name} has the shape {tuple(state[name].shape)}, but {shape} is needed.")
         flat = torch.cat([state[name].detach().reshape(-1).to(self.values) for name in names])
         return {"values": flat.reshape(self.values.shape)}
 
@@ -209,9 +209,9 @@ def _check_network(network: nn.Module) -> None:
     for module_name, module in network.named_modules():  # each once, also where it has several names
         for own, parameter in module.named_parameters(module_name, recurse=False, remove_duplicate=False):
             if isinstance(parameter, nn.UninitializedParameter):
-                raise SettingsError(f"architecture: {name} has lazy parameters ({own}); give its layers all sizes.")
+                raise SettingsError(f"architecture: {name} has lazy parameters ({own}); give its layers their sizes.")
             if not parameter.requires_grad:
-                raise SettingsError(f"architecture: {name} has frozen parameters ({own}); a particle moves them all.")
+                raise SettingsError(f"architecture: {name} has frozen parameters ({own}); a particle must train all.")
             if id(parameter) in names:
                 raise SettingsError(
                     f"architecture: {name} has tied parameters ({own} is {names[id(parameter)]}), which particles "
@@ -232,12 +232,12 @@ def _check_window(skeleton: nn.Module, window: Sequence[int], num_classes: int |
         if "meta" in str(error):  # an operation that needs values: no verdict
             return
         raise SettingsError(
-            f"roi_size: {name} takes no window of {sides} voxels with {window[0]} channels ({reason(error)})."
+            f"roi_size: {name} cannot process a window of {sides} voxels with {window[0]} channels ({reason(error)})."
         ) from error
     wanted = (1, num_classes, *sides)
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if num_classes is not None and found != wanted:
-        raise SettingsError(f"architecture: {name} must give logits of the shape {wanted}, it gives {found}.")
+        raise SettingsError(f"architecture: {name} must give logits of the shape {wanted}, but gives {found}.")
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def read_progress(path: Path, key: str) -> dict[str, Any] | None:
     if not isinstance(saved, dict):
         raise TypeError("no dictionary")
     if saved["key"] != key:
-        logger.warning("%s is of other settings; the training begins anew", path)
+        logger.warning("%s was written with other settings; the training begins anew", path)
         return None
     return saved
 
@@ -168,8 +168,9 @@ def validated(metrics: Mapping[str, Any], name: str, decides: bool) -> float | N
     """
     value = single_numbers(metrics).get(name)
     if decides and metrics and value is None:
-        odd = "that is not a single number" if name in metrics else f"the validation measures {', '.join(metrics)}"
+        odd = "is not a single number" if name in metrics else f"is not among {', '.join(metrics)}"
         raise SettingsError(
-            f"checkpoint: best goes by {name}, and {odd}; give the keeper another metric, or say --checkpoint last."
+            f"checkpoint: best needs the validation's {name}, which {odd}; give the keeper another metric, or say "
+            "--checkpoint last."
         )
     return value if value is not None and math.isfinite(value) else None

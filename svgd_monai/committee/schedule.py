@@ -70,8 +70,8 @@ class LearningRateSchedule:
         """
         if self._last is not None and self._rates() != self._last:
             raise SettingsError(
-                f"learning_rate_schedule: {self.name} sets the rate of every step, and another handler of the training "
-                f"has changed it; leave it to that one with learning_rate_schedule: {CONSTANT}."
+                f"learning_rate_schedule: {self.name} sets the rate of every step, but another handler of the training "
+                f"changes it too; remove that handler, or leave the rate to it with learning_rate_schedule: {CONSTANT}."
             )
         steps = training_steps(engine) if self.steps is None else self.steps
         factor = self.factor((engine.state.iteration - 1) / steps)

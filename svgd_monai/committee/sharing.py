@@ -67,7 +67,7 @@ def check_divisible(loss: Any, members: int, ranks: int) -> None:
     parts = list(loss.modules()) if isinstance(loss, nn.Module) else [loss]
     if ranks > members and not all(_is_mean_of_items(part) for part in parts):
         raise SettingsError(
-            f"loss: one over the whole batch cannot be shared out by items; start at most {members} processes."
+            f"loss: a loss over the whole batch cannot be shared out item by item; start at most {members} processes."
         )
 
 

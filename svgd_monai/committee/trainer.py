@@ -91,7 +91,7 @@ class CommitteeTrainer(SupervisedTrainer):
         **kwargs: Any,
     ) -> None:
         if kwargs.get("compile"):
-            raise SettingsError("compile: a trainer of particles runs them one by one and does not compile them.")
+            raise SettingsError("compile: a trainer of particles runs them one by one and cannot compile them.")
         check_optimizer(optimizer)
         if member_batches not in MEMBER_BATCHES:
             raise SettingsError(f"member_batches: {member_batches!r} is not one of {', '.join(MEMBER_BATCHES)}.")

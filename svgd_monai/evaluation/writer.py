@@ -114,7 +114,7 @@ def volume_like(values: NDArray[Any], scan: str | os.PathLike[str]) -> Any:
     if values.shape != source.shape[:3]:
         raise SettingsError(
             f"postprocessing: a result of the shape {values.shape} does not lie on the grid of {scan}, which is "
-            f"{source.shape[:3]}; it must end with the inverse of the preprocessing."
+            f"{source.shape[:3]}; the postprocessing must end with the inverse of the preprocessing."
         )
     header = type(source.header)()
     header.set_data_shape(values.shape)

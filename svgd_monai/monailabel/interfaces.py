@@ -75,4 +75,4 @@ def stock_file() -> Path:
     for file in files:
         if file.is_file():
             return file
-    raise ImportError(f"MONAI Label's sample app monaibundle is none of {', '.join(map(str, files))}.")
+    raise ImportError(f"MONAI Label's sample app monaibundle was not found; looked for {', '.join(map(str, files))}.")

@@ -71,7 +71,7 @@ class LeaseBook:
         try:
             lock.acquire(timeout=_SECONDS_TO_WAIT)
         except Timeout:
-            raise RunFolderError(f"{lock.lock_file} is held by another process for more than a minute.") from None
+            raise RunFolderError(f"{lock.lock_file} has been held by another process for more than a minute.") from None
         try:
             images, unlabelled = ranked()
             return self._take(client, images, frozenset(unlabelled))

@@ -217,7 +217,7 @@ def _check_typed(caller: Caller) -> None:
         if name not in known:
             raise SettingsError(f"--{name} is not a key of {_names(caller.files)}.")
         if isinstance(value, str) and "#" in value and not _is_computed(value):
-            raise SettingsError(f"{name}: {value!r} holds a #, of which MONAI's configurations make ::; do without it.")
+            raise SettingsError(f"{name}: {value!r} holds a #, which MONAI turns into ::; do without it.")
         if name in KEYS:
             if value is None:  # MONAI drops it
                 parser[name] = None

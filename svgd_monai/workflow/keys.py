@@ -56,7 +56,7 @@ def _device(value: str) -> None:
     if device.type not in ("cpu", "cuda"):
         raise SettingsError(f"device: {value} is neither a CPU nor CUDA, and nothing else is supported.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise SettingsError(f"device: {value} is not there, {torch.cuda.device_count()} CUDA devices are.")
+        raise SettingsError(f"device: {value} does not exist; CUDA devices found: {torch.cuda.device_count()}.")
 
 
 def _annotator(name: str) -> None:

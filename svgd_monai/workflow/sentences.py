@@ -35,14 +35,15 @@ def _shortage(error: BaseException) -> str | None:
         return f"A file cannot be written: {os.strerror(error.errno)}; {GO_ON}."
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
         return (
-            f"A worker that loads data has died, often for want of memory; with num_workers 0 there is none; {GO_ON}."
+            "A worker that loads data has died, often for want of memory; --num_workers 0 loads without workers; "
+            f"{GO_ON}."
         )
     memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
     if memory or (isinstance(error, RuntimeError) and "can't allocate memory" in text):
         device = "of the GPU " if "CUDA" in text else ""
         return (
-            f"The memory {device}does not suffice; {GO_ON}, on a machine with more, and a run with a smaller "
-            "batch_size, roi_size or num_particles, in another output_dir, needs less."
+            f"The memory {device}does not suffice. On a machine with more, {GO_ON}; a run with a smaller batch_size, "
+            "roi_size or num_particles needs less, and another output_dir."
         )
     return None
 

@@ -59,7 +59,7 @@ def check_like(name: str, value: Any, example: Any) -> Any:
         return None
     if isinstance(example, (list, dict)) and not isinstance(value, (type(example), str)):
         kind = type(example).__name__
-        raise SettingsError(f"{name}: {value!r} is not a {kind}, as the configuration's own value is.")
+        raise SettingsError(f"{name}: {value!r} is not a {kind}, but the configuration's own value is one.")
     return value
 
 

@@ -53,8 +53,8 @@ def own_device() -> str:
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if local > torch.cuda.device_count():
         raise SettingsError(
-            f"device: {local} processes on this machine have {torch.cuda.device_count()} CUDA devices; start as many "
-            "as there are, or say --device cpu."
+            f"device: {local} processes on this machine have {torch.cuda.device_count()} CUDA devices; start no more "
+            "processes than devices, or say --device cpu."
         )
     return f"cuda:{_local_rank()}"
 
@@ -71,7 +71,9 @@ def connect() -> None:
             return
         parser = calling_workflow().workflow.parser
         if not any(key in parser for key in ("loop", "train", "dataloader#sampler")):
-            raise SettingsError("multi_gpu.yaml is for the loop, training, evaluation and scoring; start one process.")
+            raise SettingsError(
+                "multi_gpu.yaml is for the loop, training, evaluation and scoring; run anything else as one process."
+            )
         if parser.get("oracle") == "people":
             raise SettingsError("oracle: people needs a single process; start it without torchrun and multi_gpu.yaml.")
         device = torch.device(parser.get_parsed_content("device"))

@@ -86,5 +86,5 @@ def test_what_makes_no_sense_is_refused():
             MapReduction("top", 3, fraction)
     with pytest.raises(ValueError, match="needs a predicted foreground"):
         MapReduction("foreground", 3).add(torch.rand(3))
-    with pytest.raises(ValueError, match="not that of the maps' cases"):
+    with pytest.raises(ValueError, match="need as many foregrounds"):
         reduce_map(torch.rand(2, 3), torch.ones(1, 3, dtype=torch.bool), "foreground")

@@ -166,7 +166,7 @@ class TestUse:
         command = "run --config_file $BUNDLE/configs/evaluate.yaml --dataset_dir Task04_Hippocampus --output_dir other"
         result = run_printed(command, bundle, committee_file="runs/segresnet/round_001/committee.pt")
         assert result.exit_code == 1
-        assert result.last_line.startswith("runs/segresnet/round_001/committee.pt is of another network than ")
+        assert result.last_line.startswith("runs/segresnet/round_001/committee.pt holds another network than ")
         assert not (at_desk / "other/metrics.json").exists()
 
     @pytest.mark.parametrize("place", ["the current folder", "PYTHONPATH"])
@@ -268,13 +268,13 @@ class TestNetworks:
                 "SegResNet",
                 {"init_filters": 8},
                 [20, 32, 16],
-                "roi_size: SegResNet takes no window of (20, 32, 16) voxels",
+                "roi_size: SegResNet cannot process a window of (20, 32, 16) voxels",
             ),
             (
                 "BasicUNet",
                 {},
                 [16, 16, 16],
-                "roi_size: BasicUNet takes no window of (16, 16, 16) voxels with 2 channels",
+                "roi_size: BasicUNet cannot process a window of (16, 16, 16) voxels with 2 channels",
             ),
             (
                 "BasicUNetPlusPlus",
@@ -288,7 +288,7 @@ class TestNetworks:
                 [16, 16, 16],
                 "architecture: UNet must give logits of the shape",
             ),
-            ("UNet", {**FIT["UNet"], "in_channels": 1}, [16, 16, 16], "roi_size: UNet takes no window of"),
+            ("UNet", {**FIT["UNet"], "in_channels": 1}, [16, 16, 16], "roi_size: UNet cannot process a window of"),
         ],
     )
     def test_that_do_not_fit_the_window_or_the_task_are_refused(self, name, options, window, begin):

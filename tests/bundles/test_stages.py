@@ -177,7 +177,7 @@ def test_a_workflow_segments_again_and_does_not_train_again(bundle, phantom_mr, 
     workflow = made("train", model_file=None, **{**keys, "output_dir": str(tmp_path / "trained")})
     workflow.run()
     before = (tmp_path / "trained/committee.pt").read_bytes()
-    with pytest.raises(SystemExit, match="The training has been run; another one needs a workflow"):
+    with pytest.raises(SystemExit, match="This training has already run; initialise the workflow again"):
         workflow.run()
     assert (tmp_path / "trained/committee.pt").read_bytes() == before
 

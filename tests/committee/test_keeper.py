@@ -364,19 +364,19 @@ def test_a_metric_of_which_the_lower_is_better(tmp_path):
 def test_what_is_kept_by_another_measure_is_not_continued(tmp_path, caplog, change):
     train(tmp_path, (Events.ITERATION_COMPLETED, 4))
     _, trace = train(tmp_path, **change, metrics=[0.5] * 4 if "checkpoint" in change else None)
-    assert "is of other settings; the training begins anew" in caplog.text
+    assert "was written with other settings; the training begins anew" in caplog.text
     assert trace[0][0] == 1
 
 
 def test_a_metric_that_is_not_measured_cannot_choose_the_best(tmp_path):
-    with pytest.raises(SettingsError, match=r"checkpoint: best goes by val_iou, and the validation measures val_dice"):
+    with pytest.raises(SettingsError, match=r"checkpoint: best needs .* val_iou, which is not among val_dice"):
         train(tmp_path / "best", metric="val_iou")
     train(tmp_path / "last", metric="val_iou", checkpoint="last")
 
 
 def test_a_metric_of_several_numbers_cannot_choose_the_best(tmp_path):
     metrics = [torch.tensor([0.1, 0.2])] * 4
-    with pytest.raises(SettingsError, match=r"^checkpoint: best goes by val_dice, and that is not a single number;"):
+    with pytest.raises(SettingsError, match=r"^checkpoint: best needs .* val_dice, which is not a single number;"):
         train(tmp_path / "best", metrics=metrics)
     train(tmp_path / "last", metrics=metrics, checkpoint="last")
 
@@ -423,7 +423,7 @@ def test_progress_of_another_key_is_not_continued(tmp_path, caplog):
     train(tmp_path, (Events.EPOCH_COMPLETED, 2), key={"learning_rate": 0.1})
     with caplog.at_level(logging.WARNING):
         particles, trace = train(tmp_path, key={"learning_rate": 0.2})
-    assert "training.pt is of other settings; the training begins anew" in caplog.text
+    assert "training.pt was written with other settings; the training begins anew" in caplog.text
     assert [step for step, _ in trace] == list(range(1, STEPS + 1))
     assert torch.equal(particles.values, train(tmp_path / "other")[0].values)
 

@@ -77,7 +77,7 @@ def test_constant_leaves_the_rate_to_a_scheduler_of_torchs():
 
 
 def test_two_schedules_are_refused():
-    with pytest.raises(SettingsError, match=r"leave it to that one with learning_rate_schedule: constant\.$"):
+    with pytest.raises(SettingsError, match=r"or leave the rate to it with learning_rate_schedule: constant\.$"):
         train("cosine", handler=halving)
 
 

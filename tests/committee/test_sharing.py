@@ -69,6 +69,6 @@ def test_a_loss_may_be_shared_out_by_items_if_it_is_the_mean_of_theirs(name):
     if divisible:
         check_divisible(loss, 1, 3)
     else:
-        with pytest.raises(SettingsError, match=r"^loss: one over the whole batch cannot .* at most 1 processes"):
+        with pytest.raises(SettingsError, match=r"^loss: a loss over the whole batch cannot .* at most 1 processes"):
             check_divisible(loss, 1, 3)
     assert divisible == (name in {"log Dice", "Dice and cross entropy", "negative log-likelihood", "Dice and focal"})

@@ -42,4 +42,4 @@ def test_another_part_begins_anew_and_the_same_goes_on(bundle, phantom_mr, tmp_p
     assert result.exit_code == 0, result.last_line
     said = result.stdout + result.stderr
     assert ("training continues at step 2" in said) == (not part)
-    assert ("is of other settings; the training begins anew" in said) == bool(part)
+    assert ("was written with other settings; the training begins anew" in said) == bool(part)

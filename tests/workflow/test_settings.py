@@ -233,7 +233,7 @@ class TestDevice:
     def test_that_is_not_there_is_refused(self, monkeypatch, count, refused):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         for value in refused:
-            assert f"{count} CUDA devices" in refusal("device", value)
+            assert f"CUDA devices found: {count}." in refusal("device", value)
 
     def test_that_is_there_is_taken(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
