@@ -51,9 +51,9 @@ def active_learning(
         if not isinstance(hook, (BeforeRound, AfterRound, AfterRun)):
             raise SettingsError(f"hooks: {hook!r} has none of before_round, after_round and after_run.")
     if settings["oracle"] == "people" and settings["initial_labelled"] is None:
-        raise SettingsError("initial_labelled: 'all' is for a data set; people are asked for a number of cases.")
+        raise SettingsError("initial_labelled: 'all' needs oracle: dataset; with oracle: people give a number.")
     if settings["oracle"] != "people" and (given := [key for key in _PEOPLE_ONLY if settings.get(key) is not None]):
-        raise SettingsError(f"{given[0]}: it is for people who label; say oracle: people, too, or leave it out.")
+        raise SettingsError(f"{given[0]}: this key is for oracle: people; set that as well, or leave this key out.")
     files = stage_files(stages, folder)
     imports = parser.get("imports", [])
     if not is_first():

@@ -47,7 +47,7 @@ class FirstCommittees:
         if (target / COMMITTEE_FILE).is_file() or not self._sound():
             return False
         self._copy(self.folder, target)
-        logger.info("Round 0: the committee is the one of %s, trained alike.", self.folder)
+        logger.info("Round 0: the committee is copied from %s, left by a run with the same training.", self.folder)
         return True
 
     def leave(self, source: Path) -> None:

@@ -49,8 +49,8 @@ def check_parts(stages: Stages, folder: RunFolder) -> None:
     """
     if "handlers" in stages.overrides:
         raise SettingsError(
-            "handlers: in the loop it would replace those of evaluate.yaml and acquire.yaml, which write what the loop "
-            "reads; add to those of one stage by a file of its own (stages#evaluate)."
+            "handlers: set on the loop, it would replace those of evaluate.yaml and acquire.yaml, which write what "
+            "the loop reads; to add handlers to one stage, give that stage a file of its own (as in stages#evaluate)."
         )
     if not folder.run_file.is_file():
         parser = stages.parser("train", num_particles=1)  # all of them are alike
@@ -137,7 +137,7 @@ def prepare_items(
             signatures[item["case"]] = signature(image)
     if beyond:
         logger.warning(
-            "intensity: of %d cases (%s first) more than %.0f %% of the voxels lie outside [0, 1] after preprocessing; "
+            "intensity: in %d cases (%s first) more than %.0f %% of the voxels lie outside [0, 1] after preprocessing; "
             "mutual information counts them all as the lowest or the highest value.",
             len(beyond), beyond[0], 100 * BEYOND,
         )  # fmt: skip

@@ -79,7 +79,7 @@ class Round:
         if not self.trained:
             raise SettingsError(
                 "stages#train: the training has left no committee; train#handlers needs the CommitteeKeeper of the "
-                "bundle's train.yaml, to which +train#handlers adds."
+                "bundle's train.yaml. To keep it and add handlers, write +train#handlers."
             )
 
     def measure(self) -> None:

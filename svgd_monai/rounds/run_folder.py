@@ -125,13 +125,13 @@ class RunFolder:
         begun = found.get("versions", {}).get("svgd_monai")
         if begun != __version__:
             logger.warning(
-                "The run in %s was begun with svgd_monai %s, this is %s: see CHANGELOG.md for what measures otherwise.",
+                "The run in %s was begun with svgd_monai %s, this is %s: see CHANGELOG.md for what may differ.",
                 self.root, begun, __version__,
             )  # fmt: skip
         before, now = found["settings"], record["settings"]
         if now["rounds"] < before["rounds"]:
             raise RunFolderError(
-                f"rounds: {self.root} is a run of {before['rounds']} rounds; they can become more, not "
+                f"rounds: {self.root} is a run of {before['rounds']} rounds; they can be raised, not lowered to "
                 f"{now['rounds']}; give another output_dir."
             )
         for key in sorted((set(before) | set(now)) - MAY_CHANGE - {"rounds"}):
@@ -155,7 +155,7 @@ class RunFolder:
             raise RunFolderError(f"split_file: it is not the split that the run in {self.root} was started with.")
         for key in sorted(set(found["components"]) | set(record["components"])):
             if found["components"].get(key) != record["components"].get(key):
-                raise RunFolderError(f"{key}: not as in the run in {self.root}; give another output_dir.")
+                raise RunFolderError(f"{key}: differs from the run in {self.root}; give another output_dir.")
 
 
 @contextmanager

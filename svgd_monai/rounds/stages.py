@@ -54,7 +54,7 @@ def stage_files(stages: Mapping[str, str | Sequence[str]], folder: Path) -> dict
                 ConfigParser.load_config_files([str(path) for path in found[stage]])
         except (OSError, UnicodeDecodeError, yaml.YAMLError, *_NO_CONFIGURATION) as error:
             listed = ", ".join(map(str, found[stage]))
-            raise SettingsError(f"stages: {listed} make no configuration of {stage} ({reason(error)}).") from error
+            raise SettingsError(f"stages: {listed} cannot be merged for {stage} ({reason(error)}).") from error
     return found
 
 
@@ -102,8 +102,8 @@ class Stages:
             keys = {str(key).lstrip("+~").partition("#")[0] for key in ConfigParser.load_config_file(str(path))}
             if lost := sorted(keys & (self.overrides.keys() | ROUND_KEYS)):
                 raise SettingsError(
-                    f"stages#{stage}: {path} sets {', '.join(lost)}, which the loop sets in its stages; where it may "
-                    "be set, it is set on the loop: on the command line or in an overlay."
+                    f"stages#{stage}: {path} sets {', '.join(lost)}, which the loop itself sets "
+                    "in its stages; a key that the loop has is set on the command line or in an overlay of the loop."
                 )
 
     def parser(self, stage: str, **keys: Any) -> ConfigParser:

@@ -142,7 +142,7 @@ class TestLoop:
         keys = {**TINY, **LOOP, "dataset_dir": "Task04_Hippocampus", "output_dir": "runs/segresnet"}
         result = run_bundle(*words(bundle / "configs/active_learning.yaml", tmp_path / "other.yaml", **keys))
         assert result.exit_code == 1
-        assert result.last_line.startswith(f"{key}: not as in the run in runs/segresnet")
+        assert result.last_line.startswith(f"{key}: differs from the run in runs/segresnet")
 
 
 class TestUse:
@@ -391,7 +391,7 @@ class TestMistakes:
                 "architecture: {_target_: VNet, _mode_: callable, acti: relu}",
                 "architecture: got an unexpected keyword ",
             ),
-            ("handlers: []", "handlers: in the loop it would replace those of evaluate.yaml and acquire.yaml"),
+            ("handlers: []", "handlers: set on the loop, it would replace those of evaluate.yaml"),
             ("loss: {_target_: DiceCELoss, softmax: '@soft'}", "The referring item `@soft` is not defined"),
         ],
     )

@@ -78,7 +78,7 @@ class TestPage:
         more = {"stages#train": ["train.yaml", str(tmp_path / "pictures.yaml")]} if change == "another content" else {}
         result = loop(bundle, "runs/pictures", validations_per_round=2, **more)
         assert result.exit_code == 1
-        assert result.last_line.startswith("stages#train: not as in the run in runs/pictures")
+        assert result.last_line.startswith("stages#train: differs from the run in runs/pictures")
 
 
 def test_the_page_s_scheduler_sets_the_rates_and_is_saved(bundle, phantom_mr, tmp_path):
@@ -134,7 +134,7 @@ class TestMistakes:
         result = loop(bundle, tmp_path / "out", **{"stages#train": ["train.yaml", str(path)]})
         assert result.exit_code == 1
         assert result.last_line.startswith("stages: ")
-        assert f"{path} make no configuration of train (" in result.last_line
+        assert f"{path} cannot be merged for train (" in result.last_line
         assert why in result.last_line
         assert not (tmp_path / "out").exists()
 
@@ -146,7 +146,7 @@ class TestMistakes:
         result = loop(bundle, tmp_path / "out", tmp_path / "overlay.yaml", **files)
         assert result.exit_code == 1
         name = key.partition("#")[0].partition(":")[0]
-        assert result.last_line.startswith(f"stages#train: {tmp_path / 'mine.yaml'} sets {name}, which the loop sets")
+        assert result.last_line.startswith(f"stages#train: {tmp_path / 'mine.yaml'} sets {name}, which the loop itself")
         assert not (tmp_path / "out").exists()
 
     def test_a_training_that_keeps_no_committee_is_told_what_it_lacks(self, bundle, at_desk, tmp_path):

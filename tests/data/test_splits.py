@@ -87,7 +87,9 @@ class TestDrawSplit:
 
     def test_held_out_sets_that_leave_nothing_are_named(self):
         sentence = complaint(draw_split, CASES, 0, 1, validation_cases=80, test_cases=30)
-        assert all(part in sentence for part in ("validation_cases (80)", "test_cases (30)", "of 100 cases only 0 are left"))
+        assert all(
+            part in sentence for part in ("validation_cases (80)", "test_cases (30)", "of 100 cases only 0 are left")
+        )
 
     @pytest.mark.parametrize("size", [0, -1])
     @pytest.mark.parametrize("key", ["initial_labelled", "validation_cases", "test_cases"])

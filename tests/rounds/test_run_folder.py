@@ -143,12 +143,12 @@ RECORD = {
 @pytest.mark.parametrize(
     ("part", "change", "named"),
     [
-        ("settings", {"rounds": 1}, "rounds: .* can become more, not 1"),
+        ("settings", {"rounds": 1}, "rounds: .* not lowered to 1"),
         ("settings", {"new_key": 1}, "new_key: .* started with None"),
         ("settings", {"seed": None}, "seed: .* started with 0"),
-        ("components", {"loss": {"_target_": "Y"}}, "loss: not as in the run"),
-        ("components", {"network_def": {}}, "network_def: not as in the run"),
-        ("components", {"loss": None}, "loss: not as in the run"),
+        ("components", {"loss": {"_target_": "Y"}}, "loss: differs from the run"),
+        ("components", {"network_def": {}}, "network_def: differs from the run"),
+        ("components", {"loss": None}, "loss: differs from the run"),
         ("split", {"initial": ["b"]}, "split_file: it is not the split"),
         ("dataset", {"fingerprint": "g"}, "dataset_dir: the volumes of d are not those"),
         ("dataset", {"classes": {"1": "tumour"}}, "classes: the run .* has {'1': 'organ'}"),
@@ -197,7 +197,9 @@ def test_a_run_of_a_version_without_a_key_goes_on_with_what_it_worked_by(tmp_pat
     assert folder.open(record) is False
     with pytest.raises(RunFolderError, match=r"redraws: .* started with 'score', this command says 'random'"):
         folder.open({**record, "settings": {**record["settings"], "redraws": "random"}})
-    with pytest.raises(RunFolderError, match=r"rounds: .* a run of 1 rounds; .* more, not 0; give another output_dir"):
+    with pytest.raises(
+        RunFolderError, match=r"rounds: .* a run of 1 rounds; .* not lowered to 0; give another output_dir"
+    ):
         folder.open({**record, "settings": {**record["settings"], "rounds": 0}})
 
 

@@ -89,12 +89,12 @@ def advise(
     name, values = _measure(curve, pool, validating)
     gain = None
     if name is None:
-        sentences.append("Nothing was measured: there is no test set, no validation set yet, and nothing predicted.")
+        sentences.append("Nothing was measured: there is no test set, no validation set yet and no predicted Dice.")
     else:
         gain, sentence = _gain(name, values, curve)
         sentences.append(sentence)
     if row["val_dice"] is not None and name != "validation Dice":
-        sentences.append(f"The validation Dice is {row['val_dice']:.4f}, of {count(len(validating[-1]), 'case')}.")
+        sentences.append(f"The validation Dice is {row['val_dice']:.4f}, on {count(len(validating[-1]), 'case')}.")
     if pool[-1].predicted is not None:
         sentences.append(_predicted(pool))
     if presegmentation:
@@ -157,8 +157,9 @@ def _gain(name: str, values: Sequence[float | None], curve: Sequence[Mapping[str
 
 def _predicted(pool: Sequence[PoolState]) -> str:
     now = pool[-1]
-    before = "" if len(pool) < 2 or pool[-2].predicted is None else f", {pool[-2].predicted:.3f} the round before"
+    before = "" if len(pool) < 2 or pool[-2].predicted is None else f" ({pool[-2].predicted:.3f} in the round before)"
     return (
         f"On the {count(now.unlabelled, 'unlabelled case')} the committee's members agree with one another to a Dice "
-        f"of {now.predicted:.3f}{before}: what to expect there without labels, more often too high than too low."
+        f"of {now.predicted:.3f}{before}. This predicts the Dice of their segmentations; it is more often too high "
+        "than too low."
     )

@@ -152,7 +152,7 @@ class Handout:
             try:
                 rows = [{column: row.get(column, "") for column in columns} for row in read_table(path)]
             except (OSError, ValueError, csv.Error) as error:
-                sentence = f"{path} cannot be read ({reason(error)}); mend it or move it away, for cases join the list."
+                sentence = f"{path} cannot be read ({reason(error)}); mend it or move it away: cases must be added."
                 raise RunFolderError(sentence) from error
         written = {row["save_as"]: row for row in rows}
         rows = [row for row in rows if row["case"] in listed]

@@ -170,7 +170,7 @@ class Intake:
         suggested = {e.presegmentation for entries in self.ledger.worklists for e in entries if e.case == handed.case}
         if digest in suggested and handed.case not in notes.confirmed:
             raise DataError(
-                f"{handed.shown} is the pre-segmentation, byte by byte; if it needs no correction, write {handed.case} "
+                f"{handed.shown} is the pre-segmentation, unchanged; if it needs no correction, write {handed.case} "
                 f"into {LABELS_FOLDER}/{CONFIRMED_FILE}."
             )
         return facts
@@ -183,7 +183,7 @@ class Intake:
         path = given[0]
         try:
             if saved_over(*given):
-                raise DataError("somebody has saved over it, what it was is not known")
+                raise DataError("somebody has saved over it, so its content is lost")
             difference = correction(read_classes(copy), read_classes(path), self.classes)
         except (DataError, ValueError) as error:  # a pre-segmentation that somebody has changed costs no label
             logger.warning("%s cannot be compared with the pre-segmentation (%s).", label.source, error)
@@ -209,7 +209,7 @@ class Intake:
         for case, why in notes.declined.items():
             if self.ledger.labels.get(case):
                 shown = f"{LABELS_FOLDER}/{DECLINED_FILE}"
-                self.complaints.append(Complaint(shown, f"{shown}: {case} has a label, which counts.", case))
+                self.complaints.append(Complaint(shown, f"{shown}: {case} has a label, so it is not declined.", case))
                 continue
             known = self.ledger.declined.get(case)
             if known is None:

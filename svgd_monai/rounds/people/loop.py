@@ -100,7 +100,7 @@ class PeopleLearning(ActiveLearning):
             self._take_in()
             try:
                 if finished and not (self.people.unlabelled and len(self.people.training) <= self.rounds):
-                    logger.info("The run in %s is finished; more rounds would go on with it.", self.folder.root)
+                    logger.info("The run in %s is finished; a higher number of rounds continues it.", self.folder.root)
                     return
                 self.folder.check_files()
                 preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
@@ -174,7 +174,7 @@ class PeopleLearning(ActiveLearning):
         if people.fresh and (not left or (least is not None and len(people.fresh) >= least)):
             return True
         if not left:
-            logger.info("No case is left to label: all others are declined. The run in %s waits.", self.folder.root)
+            logger.info("No case is left to label: the rest are declined. The run in %s waits.", self.folder.root)
             return False
         logger.info(
             "Worklist %d, %s To do: %s. Save each label as %s says, and run the same command again.",

@@ -61,13 +61,13 @@ def read_notes(folder: Path, cases: Collection[str]) -> Notes:
         if rest:
             notes.declined[case] = rest
         else:
-            sentence = f"{where}: say why {case} is declined, as in `{case}: motion`; without a reason it is not."
+            sentence = f"{where}: say why {case} is declined, as in `{case}: motion`; it needs a reason to count."
             notes.complaints.append(Complaint(f"labels/{DECLINED_FILE}", sentence, case))
     for name, named in ((EMPTY_FILE, notes.empty), (CONFIRMED_FILE, notes.confirmed)):
         for case, rest, where in _lines(folder / name, cases, notes.complaints):
             if rest:  # which may be the end of a mistyped name that begins like this one
-                sentence = f"{where}: {rest!r} stands behind the case {case}, so the line counts for none;"
-                notes.complaints.append(Complaint(f"labels/{name}", f"{sentence} write a case a line."))
+                sentence = f"{where}: {rest!r} follows the case {case}, so the line is ignored;"
+                notes.complaints.append(Complaint(f"labels/{name}", f"{sentence} write one case on each line."))
             else:
                 named.add(case)
     return notes

@@ -53,6 +53,6 @@ def misplaced(root: Path, ledger: PeopleLedger) -> list[Complaint]:
         if given is not None and entry is not None and saved_over(*given):
             shown = given[0].relative_to(root).as_posix()
             where = " or ".join(save_as for _, save_as in slots(entry))
-            sentence = f"{shown} is not as it was made; if it is the label now, save it as {where}."
+            sentence = f"{shown} has been changed; if it is now the label, save it as {where}."
             complaints.append(Complaint(shown, sentence, case))
     return complaints

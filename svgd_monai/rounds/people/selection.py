@@ -95,7 +95,7 @@ def cold_entry(case: str, shared: float | None, rank: int, diverse: bool) -> Ent
     if not diverse:
         why = "drawn at random"
     elif rank == 1:
-        why = "drawn as the first; the others are chosen to be unlike it"
+        why = "drawn at random as the first; the others are chosen to be unlike it"
     elif shared is None:
         why = "its image is constant after preprocessing; nothing better was left"
     else:
@@ -119,5 +119,5 @@ def scored_entry(row: Mapping[str, str], place: int, unlabelled: int, queried: b
     if terms["mutual_information"] is not None:
         why += f"; shares {terms['mutual_information']:.3f} nats with the labelled set"
     if not queried:
-        why += "; next best, for a case that was drawn again costs no label"
+        why += "; added as the next best: a labelled case that is drawn again needs no new label"
     return Entry(row["case"], why=why, terms=terms)

@@ -14,15 +14,16 @@ from svgd_monai.rounds.people.notes import Complaint
 
 SHEET_FILE = "worklist.md"
 HOW = (
-    "Open each image, with its pre-segmentation where there is one, correct or draw the label, and save it on the "
-    "image's own grid under the name in the column 'save as', below the run's folder. Then run the same command again: "
-    "it takes what has arrived."
+    "Open each image, with its pre-segmentation if there is one. Correct or draw the label, and save it on the "
+    "image's own grid under the name in the column 'save as', which is relative to the run's folder. Then run the same "
+    "command again: it takes in the labels that have arrived."
 )
 NOTES = (
-    "labels/empty.txt: a line with the case, when there is nothing to label in it; it needs no file then.",
-    "labels/confirmed.txt: a line with the case, when its pre-segmentation, handed back unchanged, is right.",
-    "labels/declined.txt: a line 'case: reason', when it cannot be labelled; it leaves the pool.",
-    "worklist.csv: the column 'minutes' is yours to fill in, and the annotator's name where it is missing.",
+    "labels/empty.txt: if a case holds nothing to label, write its name on a line here; it then needs no label file.",
+    "labels/confirmed.txt: if you hand a pre-segmentation back unchanged because it is right, write its case on a line "
+    "here.",
+    "labels/declined.txt: if a case cannot be labelled, write a line 'case: reason' here; it then leaves the pool.",
+    "worklist.csv: fill in the minutes that each label took, and the annotator's name where it is missing.",
 )
 
 
@@ -88,7 +89,7 @@ def summary(entries: Sequence[Entry], ledger: PeopleLedger) -> str:
 def state_of(case: str, save_as: str, ledger: PeopleLedger, complaints: Sequence[Complaint]) -> str:
     """What has become of the label that belongs at ``save_as``."""
     if case not in ledger.images:
-        return "held out: in the validation or test set now, no label is needed"
+        return "held out: now in the validation or test set, so no label is needed"
     if case in ledger.declined:
         return f"declined: {ledger.declined[case]['reason']}"
     parts = save_as.split("/")
@@ -98,7 +99,7 @@ def state_of(case: str, save_as: str, ledger: PeopleLedger, complaints: Sequence
     current = ledger.current(case)
     slot = parts[1] if len(parts) > 2 else ""
     label = current.get(slot) or (next(iter(current.values()), None) if len(parts) == 2 else None)
-    instead = f"; {current[''].source} trains" if slot and "" in current else ""
+    instead = f"; the training uses {current[''].source} instead" if slot and "" in current else ""
     if label is not None:
         by = f" by {label.annotator}" if label.annotator else ""
         taken = f"accepted{by}, {label.time[:16].replace('T', ' ')} UTC"

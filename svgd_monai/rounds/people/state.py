@@ -80,7 +80,7 @@ def admit(ledger: PeopleLedger, data: PeopleData) -> None:
                 f"{held_out[case]}: people have labelled the case {case} for the run; it cannot be held out now."
             )
         if images.get(case, digest) != digest:
-            raise RunFolderError(f"images: the image of the case {case} is not the one that the run knows.")
+            raise RunFolderError(f"images: the image of the case {case} is no longer the one that the run knows.")
         if case in data.bad:
             raise RunFolderError(f"images: the image of the case {case}, which the run knows, is bad: {data.bad[case]}")
         if case not in images and case not in held_out:

@@ -57,7 +57,7 @@ def study_cells(
     """
     named = {str(name): dict(keys or {}) for name, keys in _mapping("methods", methods).items()}
     if len(named) < len(_mapping("methods", methods)):
-        raise SettingsError(f"methods: two of {', '.join(map(repr, methods or ()))} are the same as text.")
+        raise SettingsError(f"methods: two of {', '.join(map(repr, methods or ()))} are the same name.")
     for name, keys in named.items():
         named[name] = {**_checked(f"methods: {name}", keys, known), "method": name}
     for name, keys in _combinations(grid, common, known):
@@ -85,7 +85,7 @@ def _combinations(
     grid = _mapping("grid", grid)
     for key, values in grid.items():
         if not isinstance(values, (list, tuple)) or not values:
-            raise SettingsError(f"grid: {key} must be a list of values, it is {values!r}.")
+            raise SettingsError(f"grid: {key} must be a list of values, not {values!r}.")
     for values in itertools.product(*grid.values()) if grid else ():
         written = dict(zip(grid, values, strict=True))
         keys = _checked("grid", written, known)
@@ -114,7 +114,7 @@ def _checked(where: str, keys: Mapping[str, Any], known: frozenset[str]) -> dict
     checked = {}
     for key, value in keys.items():
         if key in ("seed", "method", "output_dir", "cache_dir", "first_committees", "oracle"):
-            raise SettingsError(f"{where}: {key} is the study's own to set.")
+            raise SettingsError(f"{where}: the study itself sets {key}; leave it out.")
         if key not in KEYS and key not in known:
             raise SettingsError(f"{where}: {key} is not a key of a run.")
         try:

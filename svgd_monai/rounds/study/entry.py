@@ -42,7 +42,7 @@ def study(configuration: str) -> Study:
         if key in ("output_dir", "imports") or key in (*MACHINERY, *_STUDY, *STUDY_KEYS):
             continue
         if key in _OF_A_CELL:
-            raise SettingsError(f"{key} is the study's own to set.")
+            raise SettingsError(f"{key}: the study itself sets this key; leave it out.")
         if key == "stages" and value == base[key]:  # overlays of runs that are done lack them
             continue
         common[key] = parser.get_parsed_content(key) if key in KEYS else copy.deepcopy(value)

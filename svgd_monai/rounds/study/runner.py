@@ -145,7 +145,7 @@ class Study:
         self._look_elsewhere()
         elsewhere = sum(state == ELSEWHERE for state in self.states.values())
         if elsewhere:
-            logger.info("%d runs are in the hands of other processes; the same command looks again.", elsewhere)
+            logger.info("%d runs are with other processes; run the same command again to check on them.", elsewhere)
 
     def _next(self) -> Cell | None:
         """The next cell to start; one whose first committee another cell is about to train waits for it."""

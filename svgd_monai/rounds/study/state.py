@@ -80,7 +80,7 @@ def run_progress(root: Path, rounds: int, as_recorded: bool = False) -> Progress
         path = folder.round(number) / TIMES_FILE
         times = read_json(path) if path.is_file() else {}
         if not isinstance(times, dict):
-            raise RunFolderError(f"{path} holds no times.")
+            raise RunFolderError(f"{path} does not hold the times of a round.")
         seconds.append(float(sum(times.values())))
     total = len(curve) if finished else rounds + 1  # a run ends early where every case is labelled
     validation = budget_curve(*(np.array([float(row.get(k) or "nan") for row in curve]) for k in _VALIDATION))
@@ -113,7 +113,7 @@ def earlier_cells(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
     try:
         found = [Cell(row["method"], int(row["seed"]), {}, Path(row["folder"])) for row in rows]
     except (KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(f"{path} is not the table of a study; without it, it is written anew.") from error
+        raise RunFolderError(f"{path} is not the table of a study; remove it, and it is written anew.") from error
     return [cell for cell in found if cell.place not in known and (folder / cell.place).is_dir()]
 
 

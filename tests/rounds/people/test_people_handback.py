@@ -96,7 +96,7 @@ def test_a_pre_segmentation_handed_back_unchanged_is_taken_only_when_it_is_confi
     team.note("empty.txt", first, second)  # so young a committee may see nothing
     team.note("confirmed.txt", first)
     said = team.works()
-    assert f"labels/{second}.nii.gz is the pre-segmentation, byte by byte" in said
+    assert f"labels/{second}.nii.gz is the pre-segmentation, unchanged" in said
     label = team.ledger["cases"][first]["labels"][0]
     assert (label["corrected_voxels"], label["corrected_surface_voxels"]) == (0, 0)
     # Saved anew by a program, it is no longer the same file: somebody has looked at it.
@@ -115,7 +115,7 @@ def test_a_decline_needs_a_reason_and_a_case_that_exists(team):
     for sentence in (
         f"say why {other} is declined",
         "there is no case of the name 'nobody'",
-        "has a label, which counts",
+        "has a label, so it is not declined",
     ):
         assert sentence in team.sheet(0)
     (team.folder / "labels/declined.txt").unlink()

@@ -145,7 +145,7 @@ def test_a_word_counts_for_the_case_that_it_names(desk):
     (desk.root / "labels/confirmed.txt").write_text(f"{FIRST}\n")
     (desk.root / "labels/empty.txt").write_text(f"{THIRD}\n")
     unconfirmed, unsaid = desk.take()
-    assert f"labels/{SECOND}.nii.gz is the pre-segmentation, byte by byte" in unconfirmed
+    assert f"labels/{SECOND}.nii.gz is the pre-segmentation, unchanged" in unconfirmed
     assert f"labels/{FOURTH}.nii.gz is empty" in unsaid
     assert desk.ledger.labelled == [FIRST, THIRD]
 
@@ -165,7 +165,7 @@ def test_a_decline_keeps_its_time_and_a_label_goes_before_it(desk, monkeypatch):
         assert desk.take() == []
         assert desk.ledger.declined == {FIRST: {"reason": "motion", "time": "a"}}
     desk.save(FIRST)
-    assert desk.take() == [f"labels/declined.txt: {FIRST} has a label, which counts."]
+    assert desk.take() == [f"labels/declined.txt: {FIRST} has a label, so it is not declined."]
     assert desk.ledger.declined == {}
     assert desk.ledger.labelled == [FIRST]
 
@@ -203,7 +203,7 @@ def test_a_pre_segmentation_that_was_corrected_in_its_place_is_named_and_hides_n
     corrected = desk.save(FIRST, desk.worklist / f"{FIRST}_seg.nii.gz")
     (sentence,) = desk.take()
     assert sentence == (
-        f"worklist/round_000/{FIRST}_seg.nii.gz is not as it was made; if it is the label now, save it as "
+        f"worklist/round_000/{FIRST}_seg.nii.gz has been changed; if it is now the label, save it as "
         f"labels/{FIRST}.nii.gz."
     )
     assert desk.labels(FIRST) == []
@@ -223,7 +223,7 @@ def test_a_pre_segmentation_that_is_gone_or_cut_off_holds_up_nothing(desk):
     assert desk.take() == []
     assert [label.corrected_voxels for case in (FIRST, SECOND) for label in desk.labels(case)] == [None, None]
     (desk.worklist / f"{THIRD}_seg.nii.gz").write_bytes(b"")
-    assert f"{THIRD}_seg.nii.gz is not as it was made" in desk.take()[0]
+    assert f"{THIRD}_seg.nii.gz has been changed" in desk.take()[0]
 
 
 def test_a_case_that_is_said_to_be_empty_needs_no_file(desk):

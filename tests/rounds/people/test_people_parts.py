@@ -52,8 +52,8 @@ class TestNotes:
         notes = read_notes(tmp_path, ["scan", "scan 2", "scan_7"])
         assert getattr(notes, name) == {"scan 2", "scan_7"}
         assert [each.sentence for each in notes.complaints] == [
-            f"labels/{name}.txt, line {line}: {rest!r} stands behind the case {case}, so the line counts for none; "
-            "write a case a line."
+            f"labels/{name}.txt, line {line}: {rest!r} follows the case {case}, so the line is ignored; "
+            "write one case on each line."
             for line, rest, case in ((1, "3", "scan"), (2, "repeat", "scan_7"))
         ]
 
@@ -251,7 +251,7 @@ class TestLedger:
         assert [state.partition(",")[0] for state in before] == ["accepted by bob", "accepted by ann", "to do"]
         ledger.labels["case_2"].append(label("", "d"))
         after = [state_of("case_2", place, ledger, []) for place in places]
-        assert after == [f"{state}; labels/x trains" for state in before]
+        assert after == [f"{state}; the training uses labels/x instead" for state in before]
         assert ledger.label("case_2").sha256 == "d"
 
     def test_what_belongs_to_no_case_is_told_on_the_newest_sheet(self, tmp_path):
@@ -329,7 +329,7 @@ class TestAdmit:
             ({"pool": "bc", "validation": "v", "test": "ta"}, "test: the set is not the one .* differ in the case a"),
             ({"pool": "abc", "validation": "v", "test": "t", "changed": "v"}, "validation: .* differ in the case v"),
             ({"pool": "abc", "validation": "v"}, "test: the set is not the one .* differ in the case t"),
-            ({"pool": "abc", "validation": "v", "test": "t", "changed": "c"}, "the image of the case c is not the one"),
+            ({"pool": "abc", "validation": "v", "test": "t", "changed": "c"}, "case c is no longer the one"),
             ({"pool": "ab", "validation": "v", "test": "t"}, "the image of the case c, which the run knows, is gone"),
             ({"pool": "ab", "validation": "v", "test": "t", "bad": "c"}, "the case c, .* is bad: not gzip-compressed"),
         ],
@@ -378,7 +378,7 @@ class TestAdvice:
         assert "Advice: go on, for over the last 3 rounds a label gained 0.05000" in text
         assert "The 2 labels that came back last agreed with their pre-segmentations to a Dice of 0.800." in text
         assert "On the 16 unlabelled cases" in text
-        assert "0.700, 0.650 the round before" in text
+        assert "0.700 (0.650 in the round before)" in text
 
     def test_a_gain_of_just_as_much_as_was_asked_for_goes_on(self):
         curve = self.rounds([0.0, 0.25, 0.25, 0.25, 1.0])  # 0.75 by 6 labels
@@ -389,7 +389,7 @@ class TestAdvice:
     def test_a_first_prediction_has_none_before_it(self):
         pool = [PoolState(9, None), PoolState(7, 0.6)]
         text = advise(self.rounds([0.5, 0.6]), pool, [first(4)] * 2, [], 0.01)
-        assert "to a Dice of 0.600: what to expect" in text
+        assert "to a Dice of 0.600. This predicts" in text
 
     def test_without_a_test_set_validation_counts_and_then_the_prediction(self):
         measured = self.rounds([None] * 5, val=0.6)
@@ -411,7 +411,7 @@ class TestAdvice:
         assert "Advice: stop" in advise(flat, POOL, [first(2)] * 5, [], 0.001)
         text = advise(flat, POOL, grown, [], 0.001)
         assert "the Dice predicted for the pool went from" in text
-        assert "The validation Dice is 0.6000, of 3 cases." in text
+        assert "The validation Dice is 0.6000, on 3 cases." in text
         assert "Advice: go on" in text
         alone = advise(flat, [PoolState(9, None)] * 5, grown, [], 0.001)
         assert "The validation Dice is 0.6000; there is no earlier one to compare it with." in alone

@@ -126,7 +126,7 @@ def test_a_listed_case_that_is_held_out_later_is_nobodys_to_do(pool, tmp_path):
     said = team.works(test=pool / "test")
     assert "13 cases: 0 labelled, 0 declined, 1 held out, 12 to do" in said
     (line,) = [line for line in team.sheet(0).splitlines() if "labels/phantom_mr_003.nii.gz |" in line]
-    assert "held out: in the validation or test set now" in line
+    assert "held out: now in the validation or test set" in line
     assert "labels/phantom_mr_003.nii.gz is not taken" in team.sheet(0)
 
 
@@ -191,7 +191,7 @@ def test_images_may_join_but_none_may_go_or_change(pool, tmp_path):
     (images / "phantom_mr_005.nii.gz").rename(tmp_path / "away.nii.gz")
     assert "the image of the case phantom_mr_005, which the run knows, is gone" in team.command().last_line
     shutil.copy(images / "phantom_mr_006.nii.gz", images / "phantom_mr_005.nii.gz")
-    assert "the image of the case phantom_mr_005 is not the one" in team.command().last_line
+    assert "the image of the case phantom_mr_005 is no longer the one" in team.command().last_line
 
 
 def test_a_run_whose_pool_was_exhausted_goes_on_when_images_join(pool, tmp_path):
