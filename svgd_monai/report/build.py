@@ -61,35 +61,36 @@ def _draw(evidence: Evidence) -> Iterator[Picture]:
     if not analysis.areas:
         return
     names, counts = analysis.by_area, {name: len(runs) for name, runs in study.methods.items()}
-    n = f"n = {span(counts[name] for name in names)} seeds a method"
+    n = f"n = {span(counts[name] for name in names)} seeds per method"
     full = f" Dashed: mean of the full-data runs (n = {analysis.full_dice.size})." if analysis.full_dice.size else ""
     yield Picture(
         "curves.png", png(figures.overview(analysis)),
-        f"Test Dice against unique labels, mean over seeds ({n}); marked where all of a method's seeds are measured, "
-        f"elsewhere some are on the line between two counts of theirs.{full} "
-        "Spread: next figure. File: curves.csv.",
+        f"Test Dice against unique labels, mean over seeds ({n}). Markers: counts at which all of a method's seeds "
+        f"were measured; elsewhere some seeds are interpolated between two counts.{full} "
+        "The next figure shows the spread. File: curves.csv.",
         "Learning curves of all methods against unique labels.",
     )  # fmt: skip
     for file, rounds, csv in (("curves_by_seed.png", False, "curves.csv"), ("curves_by_round.png", True, "rounds.csv")):
         yield Picture(
             file, png(figures.small_multiples(analysis, rounds)),
-            f"Test Dice against {'rounds' if rounds else 'unique labels'}, a method a plot: seeds (thin), their mean "
-            f"(thick), ± 1 standard deviation (shaded); the other methods' means in grey ({n}).{full} File: {csv}.",
-            f"Learning curves against {'rounds' if rounds else 'unique labels'}, one plot a method.",
+            f"Test Dice against {'rounds' if rounds else 'unique labels'}, one plot per method ({n}). Thin: seeds; "
+            f"thick: their mean; shaded: ± 1 standard deviation; grey: means of the other methods.{full} File: {csv}.",
+            f"Learning curves against {'rounds' if rounds else 'unique labels'}, one plot per method.",
         )  # fmt: skip
     panels = _area_panels(evidence)
     if panels:
         yield Picture(
             "areas.png", png(figures.dot_plot(names, counts, panels)),
-            f"Areas under the budget curve by method ({n}): seeds as dots, their mean as a bar. Differences are at the "
-            "same seed, with the 95 % t interval of their mean, not corrected for the number of pairs. "
+            f"Areas under the budget curve by method ({n}). Dots: seeds; bars: their mean. Differences are between "
+            "runs with the same seed, with the 95 % t interval of their mean, not corrected for the number of pairs. "
             "Files: runs.csv, differences.csv.",
             "Areas under the budget curve by method and seed.",
         )  # fmt: skip
     if any(pair.span for pair in analysis.pairs):
         yield Picture(
             "pairwise.png", png(figures.pairwise(analysis)),
-            f"Left: mean difference in area of every pair. Right: the pairwise penalty matrix ({n}). "
+            "Left: mean difference in area of every pair. Right: penalty, the share of label counts at which the "
+            f"row's method is better than the column's ({n}). "
             "Files: differences.csv, penalties.csv.",
             "Matrices of pairwise differences and penalties.",
         )  # fmt: skip
@@ -127,8 +128,8 @@ def _draw_rounds(evidence: Evidence, n: str) -> Iterator[Picture]:
         ]
         yield Picture(
             "calibration.png", png(figures.dot_plot(names, counts, panels)),
-            f"Left: calibration, 0 is best. Right: how well a case's uncertainty tells its error, 1 is best ({n}: "
-            "dots; bar: mean). File: calibration.csv.",
+            "Left: calibration error, 0 is best. Right: how well a case's uncertainty tells its error, 1 is best "
+            f"({n}). Dots: seeds; bars: their mean. File: calibration.csv.",
             "Calibration error and correlation of uncertainty with error by method and seed.",
         )  # fmt: skip
     if any(q.made for each in evidence.queries.values() for q in each):
@@ -149,6 +150,6 @@ def _draw_rounds(evidence: Evidence, n: str) -> Iterator[Picture]:
         ]
         yield Picture(
             "queries.png", png(figures.dot_plot(analysis.by_area, counts, panels)),
-            f"What was queried ({n}: dots; bar: mean). Dashed: as in the pool. File: queries.csv.",
+            f"What was queried ({n}). Dots: seeds; bars: their mean; dashed: the pool's own mean. File: queries.csv.",
             "Redraws and ranks of the queried cases by method and seed.",
         )  # fmt: skip

@@ -45,14 +45,14 @@ def _seeds(study: Study) -> Iterable[str]:
     elif len(set(map(frozenset, sets.values()))) > 1:
         which = "; ".join(f"{name}: {listed(sorted(seeds), 12)}" for name, seeds in sets.items())
         yield (
-            "The methods have unequal seeds; means are over the seeds that a method has, differences over those that "
-            f"both have ({which})."
+            "The methods have different seeds: a mean is over all seeds of its method, a difference over the seeds "
+            f"that both methods have ({which})."
         )
     single = [name for name, seeds in sets.items() if len(seeds) == 1]
     if single:
-        yield f"A single seed shows no spread and allows no test: {listed(single)}."
+        yield f"These methods have a single seed, which shows no spread and allows no test: {listed(single)}."
     if methods and not study.full_data:
-        yield "There is no run on the full data, so the labels to reach shares of its Dice are left blank."
+        yield "There is no run on the full data, so the labels needed to reach shares of its Dice are not given."
 
 
 def _lengths(analysis: Analysis) -> Iterable[str]:
@@ -70,8 +70,8 @@ def _lengths(analysis: Analysis) -> Iterable[str]:
         low, high = (f"{bound:g}" for bound in analysis.span)
         yield (
             f"The curves have different lengths (they begin at {_span(start for start, _ in ends)} and end at "
-            f"{_span(end for _, end in ends)} unique labels); the areas of the summary are over {low} to {high}, which "
-            "all share."
+            f"{_span(end for _, end in ends)} unique labels); the areas of the summary are over the range that all "
+            f"share, {low} to {high}."
         )
 
 
@@ -81,7 +81,7 @@ def _data(study: Study) -> Iterable[str]:
         yield "The runs are on different data sets (their fingerprints differ); they cannot be compared."
     for role in ("validation", "test"):
         if len({tuple(run.cases(role)) for run in runs if run.cases(role)}) > 1:
-            yield f"The runs have different {role} cases; their Dice cannot be compared as it stands."
+            yield f"The runs have different {role} cases; their Dice cannot be compared directly."
     queried = [run for each in study.queried.values() for run in each]
     unlike = [
         seed
@@ -89,7 +89,7 @@ def _data(study: Study) -> Iterable[str]:
         if len({tuple(run.cases("initial")) for run in queried if run.seed == seed and run.cases("initial")}) > 1
     ]
     if unlike:
-        yield f"At seed {listed(unlike)} the methods start from different initial sets; their runs are no true pairs."
+        yield f"At seed {listed(unlike)} the methods start from different initial sets; their runs are not true pairs."
 
 
 def _settings(study: Study) -> Iterable[str]:

@@ -43,7 +43,9 @@ def _lead(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
         yield Items([*against_reference(evidence), *headline_labels(evidence)])
     if evidence.notes:
         yield Paragraph(
-            f"Read these {count(len(evidence.notes), 'note')} first:" if len(evidence.notes) > 1 else "A note:"
+            f"Read these {count(len(evidence.notes), 'note')} first:"
+            if len(evidence.notes) > 1
+            else "Read this note first:"
         )
         yield Items(evidence.notes)
 
@@ -65,9 +67,9 @@ def _areas(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
         else "not known: no shared range"
     )
     yield Table(
-        f"Area under the budget curve ({span}), final test Dice, and the mean share of label budgets at which another "
-        "method is better. Mean ± standard deviation over n seeds. Files: summary.csv, penalties.csv; by run: "
-        "runs.csv.",
+        f"Area under the budget curve ({span}), final test Dice, and mean penalty: the share of label counts at which "
+        "another method is better, averaged over the other methods. Mean ± standard deviation over n seeds. Files: "
+        "summary.csv, penalties.csv; per run: runs.csv.",
         ["method", "n", "area", "final test Dice", "mean penalty"],
         [
             [r["method"], str(r["seeds"]), *(mean_sd(r, key) for key in ("aubc", "final_test_dice")),
@@ -88,10 +90,11 @@ def _differences(evidence: Evidence, pictures: Pictures) -> Iterator[Block | Non
         pair_row(pair) for pair in sorted(analysis.pairs, key=lambda p: (math.isnan(p.test.p_value), p.test.p_value))
     ]
     yield Table(
-        "All pairs: mean difference in area a − b at the same n seeds, on the label counts that the pair shares, with "
-        "its 95 % t interval; p of the paired t test, after Holm's correction over all pairs, of the exact Wilcoxon "
-        "test, and the least that the latter can give at this n. Files: pairwise.csv, differences.csv.",
-        ["a", "b", "n", "a − b", "95 % interval", "p", "p (Holm)", "p (Wilcoxon)", "its least", "verdict"],
+        "All pairs of methods. a − b: mean difference in area over the n seeds that both have and the range of labels "
+        "that they share, with its 95 % t interval. p: of the paired t test; then after Holm's correction over all "
+        "pairs; then of the exact Wilcoxon test, and the least p that this test can give with n seeds. Files: "
+        "pairwise.csv, differences.csv.",
+        ["a", "b", "n", "a − b", "95 % interval", "p", "p (Holm)", "p (Wilcoxon)", "least p (Wilcoxon)", "verdict"],
         rows,
         folded=f"All {len(rows)} pairs" if len(rows) > _LONG else None,
     )
@@ -99,10 +102,11 @@ def _differences(evidence: Evidence, pictures: Pictures) -> Iterator[Block | Non
     known = pair_tables.power(evidence)
     if known:
         yield Table(
-            f"What runs beside those of {reference} can find: standard deviation σ over n seeds of the differences in "
-            f"area, the true difference that a paired t test (two-sided, 5 %, uncorrected) of n seeds finds with a "
-            f"chance of {percent(POWER)}, and the seeds that given differences take. With few seeds σ is rough; that "
-            f"of {pair_tables.POOLED} is over all methods, at each n that one of them has. File: power.csv.",
+            f"What a comparison with {reference} can find. σ: standard deviation over n seeds of the differences in "
+            f"area. Then the true difference that a two-sided paired t test at 5 %, uncorrected, finds with a chance "
+            f"of {percent(POWER)} with n seeds, and the number of seeds needed to find a given difference as often. "
+            f"With few seeds σ is rough; {pair_tables.POOLED} takes all methods together, for each n that one of them "
+            "has. File: power.csv.",
             ["method", "n", "σ", f"found with {percent(POWER)}", *(f"seeds for {d:g}" for d in DIFFERENCES)],
             [power_row(row) for row in known],
         )
@@ -115,11 +119,12 @@ def _reach(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     shares = sorted({share for _, share in analysis.reach})
     targets = ", ".join(f"{percent(share)}: {_target(analysis, share)}" for share in shares)
     captions = {
-        False: "Labels, the validation cases not counted, from which on the seed-mean curve stays at or above a share "
-        f"of the full-data Dice ({targets}), with 95 % bootstrap intervals. Both means are over the n seeds that the "
-        "method and the full data have in common, or over all where they have none. –: never; ∞: some draws never; "
-        "†: at the curve's last count only, so nothing shows that it stays. File: labels_to_reach.csv.",
-        True: "The same with the validation cases counted, whose labels choose the checkpoint. "
+        False: "Number of labels from which on the seed-mean curve stays at or above a share of the full-data Dice "
+        f"({targets}), with 95 % bootstrap intervals; validation cases are not counted. Both means are over the n "
+        "seeds that the method and the full data share, or over all seeds if they share none. –: never reached; ∞: not "
+        "reached in some bootstrap draws; †: reached at the curve's last count only, so nothing shows that it stays "
+        "there. File: labels_to_reach.csv.",
+        True: "The same, with the validation cases counted as well, because their labels choose the checkpoint. "
         "File: labels_to_reach.csv.",
     }
     for validation, caption in captions.items():
@@ -144,9 +149,9 @@ def _quality(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     columns = [(what, when) for what in ("ECE", "correlation") for when in ("last round", "mean of rounds")]
     keys = ("ece_final", "ece_all_rounds", "correlation_final", "correlation_all_rounds")
     yield Table(
-        "Expected calibration error of the committee mean over the voxels of the test cases, and Spearman correlation "
-        "of a case's uncertainty with its Dice error (by the uncertainty of the method's own strategy). Mean ± "
-        "standard deviation over n seeds. File: calibration.csv.",
+        "Expected calibration error (ECE) of the committee's mean prediction over the voxels of the test cases, and "
+        "Spearman correlation of a case's uncertainty, as the method's own strategy measures it, with its Dice error. "
+        "Mean ± standard deviation over n seeds. File: calibration.csv.",
         ["method", "n", "test cases", *(f"{what}, {when}" for what, when in columns)],
         [[r["method"], str(r["seeds"]), str(r["test_cases"]), *(mean_sd(r, key, 3) for key in keys)] for r in rows],
     )
@@ -158,9 +163,10 @@ def _balance(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     if rows:
         keys = {"repulsion": 4, "prior": 3, "distance": 2, "kernel": 3}
         yield Table(
-            "Norms of the repulsion and of the prior's term in the direction, in units of the drive by the likelihood; "
-            "mean distance of two particles and kernel value between them; in the last validated step, median of a "
-            "run's trainings, mean ± standard deviation over n seeds. File: balance.csv.",
+            "Norms of the repulsion and of the prior's term in the SVGD direction, divided by that of the likelihood's "
+            "term (the drive); mean distance of two particles and mean kernel value between them. Each is taken at the "
+            "last validated step of a training, as the median over a run's trainings. Mean ± standard deviation over n "
+            "seeds. File: balance.csv.",
             ["method", "n", "trainings", "repulsion / drive", "prior / drive", "distance", "kernel"],
             [[r["method"], str(r["seeds"]), str(r["trainings"]), *(mean_sd(r, k, d) for k, d in keys.items())]
              for r in rows],
@@ -172,9 +178,10 @@ def _queries(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     if not rows:
         return
     yield Table(
-        "Queries of all n seeds together; redraws are those of a case that was labelled already. Ranks of the newly "
-        "queried cases among the N unlabelled ones of their round, (rank - 1/2) / N: near 0 the least, near 1 the "
-        "greatest; 0.5 is the pool's own mean. Mean ± standard deviation over seeds. File: queries.csv.",
+        "Number of queries of all n seeds together, and of redraws: queries of a case that was labelled already. Ranks "
+        "are those of the newly queried cases among the N unlabelled cases of their round, as (rank − 1/2) / N: near 0 "
+        "is the least, near 1 the greatest, and 0.5 the pool's own mean. Mean ± standard deviation over seeds. File: "
+        "queries.csv.",
         ["method", "n", "queries", "redraws", "share", "rank of predicted volume", "rank of uncertainty"],
         [
             [r["method"], str(r["seeds"]), str(r["queries"]), str(r["redraws"]), percent(r["redraw_share"]),
@@ -186,8 +193,8 @@ def _queries(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     content = tables.contents(evidence)
     if content:
         yield Table(
-            "The newly queried cases, in brackets the whole pool: mean true volume of each class, and share of each "
-            "group of images by their greatest intensity; means over n seeds. File: queried_cases.csv.",
+            "Mean true volume of each class, and the share of images in each group of greatest intensity, among the "
+            "newly queried cases and, in brackets, in the whole pool. Means over n seeds. File: queried_cases.csv.",
             *pivot(evidence, content, "of", queried_cell),
         )
     else:
@@ -201,8 +208,8 @@ def _compute(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     total = math.fsum(row["seconds_all_runs"] or 0.0 for row in rows)
     if total:
         yield Table(
-            f"Minutes a run, mean ± standard deviation over n seeds; {number(total / 3600, 2)} hours in all, where a "
-            "committee that several methods share counts for each. File: compute.csv.",
+            f"Minutes per run, mean ± standard deviation over n seeds; {number(total / 3600, 2)} hours in all, in "
+            "which a committee that several methods share is counted for each of them. File: compute.csv.",
             ["method", "n", "training", "scoring", "device"],
             [
                 [r["method"], str(r["seeds"]),

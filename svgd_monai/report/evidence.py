@@ -67,8 +67,8 @@ def gather(folder: str | os.PathLike[str]) -> Evidence:
     measured = [bool(np.isfinite([*q.ece, *q.correlation]).any()) for each in quality.values() for q in each]
     counted = [q.made > 0 for each in queries.values() for q in each]
     absent = [
-        *_absent("cases.csv", "calibration and correlations are", measured),
-        *_absent("scores.csv", "the account of the queries is", counted),
+        *_absent("cases.csv", "calibration and correlations leave", measured),
+        *_absent("scores.csv", "the section on the queries leaves", counted),
     ]
     notes = [*study.notes, *damaged, *consistency_notes(analysis), *absent]
     return Evidence(analysis, quality, balances, queries, powers(analysis), notes)
@@ -80,4 +80,4 @@ def _absent(file: str, what: str, told: Sequence[bool]) -> list[str]:
     if not without:
         return []
     verb, them = ("has", "it") if without == 1 else ("have", "them")
-    return [f"{without} of {count(len(told), 'run')} {verb} no {file} to go by; {what} without {them}."]
+    return [f"{without} of {count(len(told), 'run')} {verb} no usable {file}; {what} {them} out."]

@@ -190,8 +190,10 @@ def pairwise(analysis: Analysis) -> Figure:
     if not written:
         for axis in (left, right):
             figure.colorbar(axis.images[0], ax=axis, shrink=0.6)
-    left.set_title(f"area, row − column, in Dice / 1000, {pairs}\n(* significant after Holm's correction)", fontsize=9)
-    right.set_title(f"penalty: share of budgets at which the row\nbeats the column, {pairs}", fontsize=9)
+    left.set_title(
+        f"area of row − area of column, in 0.001 Dice, {pairs}\n(* significant after Holm's correction)", fontsize=9
+    )
+    right.set_title(f"penalty: share of label counts at which the\nrow beats the column, {pairs}", fontsize=9)
     for axis in (left, right):
         axis.set_xticks(range(len(names)), [shorten(name, 28) for name in names], rotation=45, ha="right")
         for label in axis.get_xticklabels():

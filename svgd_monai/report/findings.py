@@ -27,7 +27,7 @@ def composition(study: Study) -> str:
     methods = count(len(study.queried), "method") + (" and the full data" if study.full_data else "")
     parts = [methods, count(len(runs), "finished run")]
     if seeds:
-        parts.append(f"{span(seeds)} seed{'s' * (seeds != {1})} a method")
+        parts.append(f"{span(seeds)} seed{'s' * (seeds != {1})} per method")
     if tests:
         parts.append(f"{span(tests)} test cases")
     return f"{', '.join(parts)}{'; data: ' + ', '.join(names) if names else ''}."
@@ -72,14 +72,14 @@ def _power(evidence: Evidence) -> Iterator[str]:
         most = [f", with n = {power.seeds} one of {number(power.detectable)}," for power in others[-1:]]
         yield (
             f"With n = {least.seeds} seeds a paired t test finds a true difference of {number(least.detectable)}"
-            f"{''.join(most)} in four of five studies; one of {difference:g} takes {seeds} seeds (at the pooled spread "
-            "between seeds, without correction)."
+            f"{''.join(most)} in four of five studies; finding one of {difference:g} as often takes {seeds} seeds (at "
+            "the pooled spread between seeds, without correction)."
         )
 
 
 def _count_significant(tested: Sequence[Pair]) -> str:
     sure, total = sum(pair.significant for pair in tested), len(tested)
-    how = "in the area under the budget curve (paired t test at 5 %, Holm's correction over all pairs)"
+    how = "in the area under the budget curve (paired t test at 5 %, with Holm's correction over all pairs)"
     if not sure:
         pairs = "The one pair of methods does not differ" if total == 1 else f"None of the {total} pairs differs"
         return f"{pairs} significantly {how}."
@@ -108,7 +108,7 @@ def headline_labels(evidence: Evidence) -> Iterator[str]:
             other = reached.get(reference)
             text += f"; {reference} {'did not reach it' if other is None else 'took ' + reach_text(other)}"
         higher = f" No method reached {percent(missed)}." if missed else ""
-        yield f"{text}. This describes these runs and is not a test.{higher}"
+        yield f"{text}. This describes these runs; it is not a test.{higher}"
         return
     if reach:
         yield f"No method reached {percent(SHARES[0])} of the full-data Dice."
@@ -132,8 +132,8 @@ def reach_text(reach: Reach) -> str:
     if reach.pool:
         text += f" of {reach.pool} ({percent(reach.labels / reach.pool)})"
     if reach.validation:
-        text += f" beside {reach.validation} for validation"
-    return f"{text}, at the curve's last count only" if reach.at_the_end else text
+        text += f" besides {reach.validation} validation cases"
+    return f"{text}, but only at the curve's last label count" if reach.at_the_end else text
 
 
 def _is(p: float) -> str:

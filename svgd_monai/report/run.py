@@ -166,9 +166,9 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
     table = {column: _column(path, rows, column) for column in (*_REQUIRED, *_OPTIONAL)}
     rounds, labels, dice = (table[column] for column in _REQUIRED)
     if not (np.isfinite(rounds).all() and (np.diff(rounds) > 0).all()):
-        raise RunFolderError(f"{path}: its rounds do not rise.")
+        raise RunFolderError(f"{path}: its round numbers do not increase.")
     if not (np.isfinite(labels).all() and (labels >= 1).all() and (np.diff(labels) >= 0).all()):
-        raise RunFolderError(f"{path}: its unique labels fall.")
+        raise RunFolderError(f"{path}: its unique labels decrease.")
     if ((dice < 0) | (dice > 1)).any():
         raise RunFolderError(f"{path}: a test Dice is not between 0 and 1.")
     return table
@@ -183,7 +183,7 @@ def _column(path: Path, rows: Sequence[Mapping[str, str]], column: str) -> np.nd
         except ValueError:
             value = math.inf
         if math.isinf(value):
-            raise RunFolderError(f"{path}, line {line}: {column} is {text[:40]!r}, which is no number.")
+            raise RunFolderError(f"{path}, line {line}: {column} is {text[:40]!r}, which is not a number.")
         values.append(value)
     return np.asarray(values)
 

@@ -87,7 +87,7 @@ def _advice(root: Path, rounds: int) -> list[Block]:
     texts = [root / f"round_{number:03d}" / "advice.txt" for number in range(rounds)]
     found = [path.read_text(encoding="utf-8") for path in texts if path.is_file()]
     if not found:
-        return [Heading("Advice"), Paragraph("No round has been trained yet; the first needs labels.")]
+        return [Heading("Advice"), Paragraph("No round has been trained yet; the first one needs labels.")]
     return [Heading("Advice"), Paragraph(found[-1])]
 
 
@@ -105,15 +105,15 @@ def _curve(root: Path, curve: Sequence[Mapping[str, str]]) -> list[Block]:
     if measured:
         picture = png(learning_figure(curve, [_validating(root / f"round_{row['round']:0>3}") for row in curve]))
         caption = (
-            "Mean foreground Dice against labels. Small numbers: validation cases; where they become more the line "
-            "breaks, for the Dice of another set says nothing beside that of the old one."
+            "Mean foreground Dice against labels. Small numbers: how many validation cases there are. The line breaks "
+            "where the validation set grows, because Dice on different sets cannot be compared."
         )
         blocks.append(Picture("learning_curve.png", picture, caption, "learning curve"))
     else:
         blocks.append(Paragraph("Nothing has been measured: there is no test set and no validation set yet."))
     columns = ["round", "unique_labels", "training_items", "val_dice", "test_dice", "seconds_train", "seconds_score"]
     rows = [[_cell(row[column], column) for column in columns] for row in curve]
-    return [*blocks, Table("A row per trained round.", [column.replace("_", " ") for column in columns], rows)]
+    return [*blocks, Table("One row for each trained round.", [column.replace("_", " ") for column in columns], rows)]
 
 
 def _worklist(root: Path, ledger: Record) -> list[Block]:
@@ -151,12 +151,12 @@ def _ledger(ledger: Record) -> list[Block]:
     ]
     if labelled:
         columns = ["case", "role", "since round", "annotator", "accepted (UTC)", "ml", "corrected voxels",
-                   "on the surface", "Dice with pre-segmentation", "minutes"]  # fmt: skip
+                   "redrawn surface voxels", "Dice with pre-segmentation", "minutes"]  # fmt: skip
         rows = [row for case, record in labelled.items() for row in _labels(case, record)]
-        blocks.append(Table("Every label that was accepted, oldest first of a case.", columns, rows))
+        blocks.append(Table("Every label that was accepted, by case and oldest first.", columns, rows))
     agreed = [[case, *_agreement(record["agreement"])] for case, record in cases.items() if record["agreement"]]
     if agreed:
-        blocks.append(Table("Cases that two have labelled, and their agreement.", ["case", "who", "Dice"], agreed))
+        blocks.append(Table("Cases that two have labelled, and how well they agree.", ["case", "who", "Dice"], agreed))
     if declined:
         blocks.append(Table("Declined cases.", ["case", "reason"], [[c, d["reason"]] for c, d in declined.items()]))
     if ledger["refused"]:

@@ -105,5 +105,5 @@ def _group(study: Study, found: Sequence[Run]) -> None:
         name = f"{run.method}/{FULL}" if run.full and run.method in both else run.method
         first = methods.setdefault(name, {}).setdefault(run.seed, run)
         if first is not run:
-            study.notes.append(f"Left out: {run.place}: {first.place} is {name} with seed {run.seed}, too.")
+            study.notes.append(f"Left out: {run.place}: {first.place} is also a run of {name} with seed {run.seed}.")
     study.methods = {name: [runs[seed] for seed in sorted(runs)] for name, runs in sorted(methods.items())}

@@ -59,12 +59,12 @@ SCORES = "case,queried,labelled,uncertainty\na,true,false,x\n"
 ODD = {
     "a single seed": (
         drop("ours_1", "ours_2", "random_1", "random_2"),
-        "A single seed shows no spread and allows no test: svgd/entropy_mi, svgd/random.",
+        "These methods have a single seed, which shows no spread and allows no test: svgd/entropy_mi, svgd/random.",
     ),
     "one method": (drop(*OURS), "There is one method only, svgd/random; nothing can be compared."),
     "unequal seeds": (
         drop("ours_1"),
-        "unequal seeds; means are over the seeds that a method has, differences over those that both have "
+        "different seeds: a mean is over all seeds of its method, a difference over the seeds that both methods have "
         "(svgd/entropy_mi: 0, 2; svgd/random: 0, 1, 2).",
     ),
     "no seed in common": (other_seeds, "no test: no seed in common"),

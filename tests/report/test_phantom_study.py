@@ -111,7 +111,7 @@ def test_compute_is_that_of_the_learning_curves(study):
 def test_the_report_says_what_it_rests_on(study):
     content = (study / "report/report.md").read_text(encoding="utf-8")
     assert (
-        "2 methods and the full data, 5 finished runs, 1 to 2 seeds a method, 3 test cases; data: Phantom MR."
+        "2 methods and the full data, 5 finished runs, 1 to 2 seeds per method, 3 test cases; data: Phantom MR."
         in content
     )
     assert "Left out" not in content

@@ -107,7 +107,7 @@ def test_the_report_says_what_the_study_can_find(small):
     by_two, by_three = (f"{detectable_difference(pooled, seeds):.4f}" for seeds in (2, 3))
     assert (
         f"With n = 2 seeds a paired t test finds a true difference of {by_two}, with n = 3 one of {by_three}, in four "
-        f"of five studies; one of 0.005 takes {seeds_needed(0.005, pooled)} seeds" in text(small)
+        f"of five studies; finding one of 0.005 as often takes {seeds_needed(0.005, pooled)} seeds" in text(small)
     )
 
 

@@ -99,7 +99,7 @@ def test_labels_are_counted_with_and_without_the_validation_cases(small):
         for key in ("labels", "low", "high"):
             with_validation = row[f"{key}_with_validation"]
             assert with_validation == (str(int(row[key]) + len(SPLIT["validation"])) if row[key] else "")
-    assert "by svgd/entropy_mi: 11 of 45 (24 %) beside 10 for validation, at the curve's last count only" in content
+    assert "by svgd/entropy_mi: 11 of 45 (24 %) besides 10 validation cases, but only at the" in content
 
 
 def test_the_interval_is_that_of_the_share_and_what_is_never_reached_is_open(small):
@@ -139,9 +139,9 @@ def test_the_headline_is_the_method_that_takes_the_fewest_labels(tmp_path, sketc
         write_run(tmp_path / f"full{seed}", [0.8], [ALL], seed=seed, method="full")
     content = report(tmp_path)
     assert (
-        "- 95 % of the full-data Dice was reached with the fewest labels by svgd/bald: 8 of 45 (18 %) beside 10 for "
-        "validation; svgd/random took 11 of 45 (24 %) beside 10 for validation, at the curve's last count only. This "
-        "describes these runs and is not a test. No method reached 99 %." in content
+        "- 95 % of the full-data Dice was reached with the fewest labels by svgd/bald: 8 of 45 (18 %) besides 10 "
+        "validation cases; svgd/random took 11 of 45 (24 %) besides 10 validation cases, but only at the curve's last "
+        "label count. This describes these runs; it is not a test. No method reached 99 %." in content
     )
 
 

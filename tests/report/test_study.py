@@ -144,16 +144,19 @@ DAMAGED = {
     "empty file": (lambda f: damage(f, "learning_curve.csv", ""), "holds no round"),
     "cut row": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,0.7\n1,8"), "line 3"),
     "no column": (lambda f: damage(f, "learning_curve.csv", "round,unique_labels\n0,5\n"), "no column test_dice"),
-    "a word": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,high\n"), "'high', which is no number"),
+    "a word": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,high\n"), "'high', which is not a number"),
     "below 0": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,-0.1\n"), "not between 0 and 1"),
-    "infinite": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,inf\n"), "no number"),
+    "infinite": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,inf\n"), "not a number"),
     "no Dice": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,1.7\n"), "not between 0 and 1"),
     "never tested": (
         lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,0.7,\n1,8,8,,\n2,9,9,,\n"),
         "no test Dice",
     ),
-    "falling": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,.7,.7\n1,4,4,.7,.7\n"), "unique labels fall"),
-    "rounds twice": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,.7,.7\n0,6,6,.7,.7\n"), "do not rise"),
+    "falling": (
+        lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,.7,.7\n1,4,4,.7,.7\n"),
+        "unique labels decrease",
+    ),
+    "rounds twice": (lambda f: damage(f, "learning_curve.csv", HEAD + "0,5,5,.7,.7\n0,6,6,.7,.7\n"), "do not increase"),
     "bytes": (lambda f: (f / "learning_curve.csv").write_bytes(b"\xff\xfe\x00"), "cannot be read as CSV"),
     "unfinished": (lambda f: write_run(f, DICE, finished=False), "not finished, 3 of 3 rounds"),
 }
@@ -214,7 +217,7 @@ def test_the_same_method_and_seed_twice_counts_once(tmp_path):
     write_run(tmp_path / "b", [0.9, 0.9, 0.9])
     study = read_study(tmp_path)
     assert [run.place for run in study.runs] == ["a"]
-    assert study.notes == ["Left out: b: a is svgd/random with seed 0, too."]
+    assert study.notes == ["Left out: b: a is also a run of svgd/random with seed 0."]
 
 
 def test_no_run_at_all_is_an_error_and_only_damaged_ones_are_not(tmp_path):
