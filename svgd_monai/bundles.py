@@ -1,8 +1,6 @@
-"""The bundles that come with an installed package, copied to where they can be run, read and changed.
+"""Copy the bundles that come with the installed package into a folder, where they can be run, read and changed.
 
-    python -m svgd_monai.bundles <folder>
-
-leaves ``<folder>/bundles`` and ``<folder>/data_lists``; a checkout of the repository has both already.
+The folder then holds ``bundles`` and ``data_lists``; a checkout of the repository has both already.
 """
 
 from __future__ import annotations
@@ -60,7 +58,7 @@ def copy_bundles(folder: Path) -> list[Path]:
 def main(arguments: list[str] | None = None) -> None:
     """Copy, or end with one sentence and exit status 1."""
     parser = argparse.ArgumentParser(prog="python -m svgd_monai.bundles", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the bundles are copied to")
+    parser.add_argument("folder", type=Path, help="the folder to copy to; made when missing")
     chosen = parser.parse_args(arguments)
     try:
         copied = copy_bundles(chosen.folder)

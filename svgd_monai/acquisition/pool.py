@@ -32,14 +32,14 @@ class PoolInformation:
     """MI(x, labelled set) of pool cases, and MI(x, y) of any two.
 
     The *content* of two images is compared: unpadded, normalised volumes, resampled to one grid. Padding that two
-    images share would look like information that they share, and air of which one has more than the other puts their
-    organs at different places of the grid.
+    images share would look like information that they share; and if one image has more air around the body than the
+    other, their organs lie at different places of the grid.
 
     Each channel is compared with its counterpart, and the mean taken over the channels: what two images share when it
-    is known from which channel a voxel is. One histogram of the voxels of all channels would count as shared that both
-    images are, say, darker in the first. On the MR phantom with an inverted second channel its ranks went against those
-    of the channels' mean (-0.37) and with those of voxels shuffled within each channel (0.94). A channel that is
-    constant in one of two images is left out of their mean.
+    is known from which channel a voxel is. One histogram over the voxels of all channels would count it as shared
+    that both images are, say, darker in the first channel. On the MR phantom with an inverted second channel, its ranks
+    correlated with those of the channels' mean at -0.37, and with those of voxels shuffled within each channel at 0.94.
+    A channel that is constant in one of two images is left out of their mean.
 
     Args:
         dataset: all images, pool and labelled; each item has ``case`` and, as ``fingerprint``, a hash of its content.

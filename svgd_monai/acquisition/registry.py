@@ -28,7 +28,7 @@ from svgd_monai.files import reason
 def strategy(
     uncertainty_map: UncertaintyName = "entropy", uses_information: bool = False
 ) -> Callable[[ScoreFunction], Strategy]:
-    """Make a :class:`Strategy`, with it as `score`, of a function ``(PoolView, ScoreOptions, Query) -> (N,) scores``.
+    """Decorate a function ``(PoolView, ScoreOptions, Query) -> (N,) scores``: it becomes a :class:`Strategy`'s `score`.
 
     Args:
         uncertainty_map: the map whose reduction `PoolView.uncertainty` holds.

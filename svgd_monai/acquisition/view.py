@@ -19,7 +19,7 @@ PairInformation = Callable[[Sequence[str], Sequence[str]], Tensor]
 
 @dataclass(frozen=True)
 class PoolView:
-    """What a strategy may know about the N cases of the pool; later fields have defaults, so that callers stand.
+    """What a strategy may know about the N cases of the pool; later fields have defaults, to keep callers working.
 
     Attributes:
         cases: N distinct case ids.
@@ -28,8 +28,8 @@ class PoolView:
         foreground: (N,), predicted foreground volume in ml.
         labelled: (N,) bool.
         rng: source of all random choices; drawing from it changes it, so give a fresh one per round.
-        pairs: mutual information of any cases of the pool with any others, the labelled ones among both also where they
-            have left the pool; MI(a, a) is the entropy of a. Only the pairs asked for are computed. None: not there.
+        pairs: mutual information of any cases with any others, from the pool and the labelled ones, including those
+            that have left the pool; MI(a, a) is the entropy of a. Only the pairs asked for are computed. None: absent.
         labelled_cases: ids of all labelled cases, those that have left the pool too.
 
     Raises:

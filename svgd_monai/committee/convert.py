@@ -1,4 +1,4 @@
-"""``python -m svgd_monai.committee.convert <committee.pt> <model.pt>``: a run's committee as a bundle's weights."""
+"""Convert the committee of a run's round into a bundle's weights, which MONAI's own tools can load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from svgd_monai.errors import SvgdMonaiError
 def main(arguments: list[str] | None = None) -> None:
     """Convert, or end with one sentence and exit status 1."""
     parser = argparse.ArgumentParser(prog="python -m svgd_monai.committee.convert", description=__doc__)
-    parser.add_argument("committee", help="a run's round_NNN/committee.pt")
+    parser.add_argument("committee", help="the committee to convert: round_NNN/committee.pt of a run")
     parser.add_argument("model", help="the file to write, e.g. bundles/hippocampus_mri_svgd/models/model.pt")
     chosen = parser.parse_args(arguments)
     try:

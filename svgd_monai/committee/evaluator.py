@@ -58,8 +58,8 @@ class CommitteeEvaluator(SupervisedEvaluator):
     """A :class:`monai.engines.SupervisedEvaluator` whose prediction is the committee's mean probability (B, C, ...).
 
     ``engine.state.output`` holds, beside image, label and prediction, the committee's ``statistics`` (B, C + 2, ...),
-    from which the acquisition handlers compute uncertainty, and where they are asked for its ``votes`` (B, C, ...),
-    from which :func:`~svgd_monai.statistics.member_agreement` follows.
+    from which the acquisition handlers compute uncertainty, and, with ``votes``, its ``votes`` (B, C, ...), from which
+    :func:`~svgd_monai.statistics.member_agreement` follows.
 
     Args:
         device: where to run.

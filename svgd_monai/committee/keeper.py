@@ -34,18 +34,18 @@ TRAINING_FILE = "training.json"
 class CommitteeKeeper:
     """Keeps a training's best (or last) committee and resumes a training that was cut off.
 
-    After each epoch, behind the validation, and within an epoch where the last time was long ago: ``training.pt`` with
-    particles, optimiser, random state, position and best committee so far. At the end: ``training.json`` (validations,
-    seconds, replaced particles) and then ``committee.pt``, whose presence says that the training is complete;
-    ``training.pt`` goes. A training that starts on a ``training.pt`` of the same ``key`` continues where it was written
-    and ends with the same particles, bit for bit on a CPU.
+    It writes ``training.pt`` (particles, optimiser, random state, position and best committee so far) after each
+    epoch's validation, and within an epoch if the last writing was long ago. At the end it writes ``training.json``
+    (validations, seconds, replaced particles) and then ``committee.pt``, whose presence says that the training is
+    complete, and removes ``training.pt``. A training that finds a ``training.pt`` of the same ``key`` continues where
+    that was written and ends with the same particles, bit for bit on a CPU.
 
     Args:
         folder: where the three files lie.
         network: the particles.
         optimizer: theirs.
         evaluator: its ``state.metrics[metric]`` decides the best; None, or ``checkpoint="last"``, keeps the last.
-        metric: name of the validation metric; which of two values is better says the evaluator's ``metric_cmp_fn``.
+        metric: name of the validation metric; the evaluator's ``metric_cmp_fn`` says which of two values is better.
         checkpoint: ``best`` or ``last``.
         sampler: an object with ``start``, the number of steps to pass over when a training continues.
         key: plain values that a continued training must share with the one that was cut off.
@@ -55,8 +55,8 @@ class CommitteeKeeper:
         model_file: where the committee is written once more, as the plain modules of a bundle's ``models/model.pt``;
             None: nowhere.
         every: seconds after which the progress is written although there has been no validation.
-        state: by name, what else has a state that a continued training must take up, as a scheduler of torch's:
-            objects with ``state_dict`` and ``load_state_dict``, of tensors and plain values.
+        state: by name, further objects whose state a continued training must take up, such as a torch scheduler: they
+            have ``state_dict`` and ``load_state_dict``, of tensors and plain values.
 
     Raises:
         SettingsError: ``checkpoint`` is unknown.
@@ -110,8 +110,8 @@ class CommitteeKeeper:
         """Continue a training that was cut off, or begin.
 
         Raises:
-            SettingsError: it has been run with these objects, their state cannot be saved, or the model file not
-                be written.
+            SettingsError: the training has already run with these objects, their state cannot be saved, or the model
+                file cannot be written.
             RunFolderError: the processes do not see the same file.
         """
         if self.record.best is not None:

@@ -20,7 +20,7 @@ class LogDiceLoss(_Loss):
     the smoothing ε bounds how hard.
 
     A class that an item's target does not hold has SoftDice ≈ ε / Σp²: a term of about −log ε ≈ 11 whose gradient is
-    many times that of all the others, and that wants to be answered by predicting the class nowhere at all. Most 48³
+    many times that of all the others and teaches the network to predict the class nowhere at all. Most 48³
     patches of a CT hold no tumour. Such a term is left out of its item's mean (``absent="skip"``, the default); the
     false positives it would have punished still cost Dice in the classes that are there, background among them.
 

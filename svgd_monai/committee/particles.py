@@ -26,17 +26,17 @@ class Particles(nn.Module):
     that ``torch.func.functional_call`` fills with views of a row.
 
     Args:
-        network: a network, each member of which is initialised anew by its layers' ``reset_parameters``; or a callable
-            without arguments that returns a fresh network, for architectures with an initialisation of their own.
+        network: a network, of which each member is a copy, initialised anew by its layers' ``reset_parameters``; or a
+            callable that returns a fresh network, for architectures with an initialisation of their own.
         num_particles: M.
         seed: of the initialisation. Member m depends on ``seed`` and m alone, not on M.
-        window: (C_in, ...), what the network will be given; None does not try.
-        num_classes: C, what it must give for a window; None does not look.
+        window: (C_in, ...), the shape of its future input, which is tried at once; None tries nothing.
+        num_classes: C, the number of channels that its logits must have; None does not check.
 
     Raises:
-        SettingsError: M is below 1, or the network has buffers (batch normalisation), no parameters, or such that are
-            tied, frozen, without a shape, or covered by no ``reset_parameters``, or does not turn a window into logits
-            of its size.
+        SettingsError: M is below 1; the network has buffers (batch normalisation) or no parameters; one of its
+            parameters is tied, frozen, lazy, or initialised by no ``reset_parameters``; or it does not turn a window
+            into logits of the same size.
     """
 
     def __init__(

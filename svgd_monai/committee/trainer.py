@@ -58,8 +58,8 @@ class CommitteeTrainer(SupervisedTrainer):
         optimizer: over ``network.values``, element by element; without weight decay, the prior is in ``step``.
         loss_function: (logits (B, C, ...), label) -> minus the log-likelihood, e.g. ``LogDiceLoss(softmax=True)``.
         step: the posterior's step.
-        max_steps: where the last epoch would end behind this step of the training, it ends with it; earlier epochs are
-            never cut short, for ``max_epochs`` says how many there are.
+        max_steps: if the last epoch would go beyond this step of the training, it ends with it; earlier epochs are
+            never cut short, because ``max_epochs`` says how many there are.
         member_batches: ``shared``: all members see the same batch; ``own``: the batch holds one of equal size for each
             member, one behind the other (a control for ensembles), and so does the prediction in the output.
         on_bad_particle: what becomes of a particle that is no longer finite, see

@@ -18,7 +18,7 @@ ON_BAD_CASE = ("fail", "skip")
 
 
 def write_bad_cases(path: str | os.PathLike[str], bad: Mapping[str, str]) -> None:
-    """Write ``bad_cases.csv`` and warn; without a bad case there is no such file, also no older one.
+    """Write ``bad_cases.csv`` and warn; without a bad case, write nothing and remove an older file.
 
     Args:
         path: the file.

@@ -23,13 +23,13 @@ _KNOWN = frozenset({"monai", "svgd_monai", "torch", "numpy"}) | sys.stdlib_modul
 def transform_key(transforms: Sequence[Any]) -> bytes:
     """A hash of transforms: their classes and arguments, MONAI's version, and the code of those that users wrote.
 
-    A class and its arguments alone would give a user who edits a transform the volumes that it made before.
+    With the class and its arguments alone, a user who edits a transform would get the volumes of the earlier code.
 
     Args:
         transforms: deterministic ones.
 
     Raises:
-        SettingsError: one of them holds what has no name, as a lambda, so that nobody can tell it from another.
+        SettingsError: one of them holds something without a name, such as a lambda, which has no key of its own.
     """
     digest = hashlib.sha256(f"{FORMAT} {monai.__version__}\n".encode())
     for transform in transforms:

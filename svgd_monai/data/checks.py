@@ -41,14 +41,14 @@ def check_cases(
         cache_file: a JSON file that keeps what was found, also when a case is bad; None: no cache.
         progress: called after each case with the numbers of cases done and of all.
         channels: how many every image must have; None takes any number.
-        bad: takes the sentence of each bad case, which then is no error; None: bad cases are errors.
+        bad: a dictionary that takes the sentence of each bad case, which then is not an error; None: it is an error.
 
     Returns:
         The facts of each sound case, in the order of ``items``.
 
     Raises:
-        DataError: a file cannot be read in full, is not a finite 3D NIfTI volume, an image has other channels than it
-            must, a label more than one, or image, label and classes do not fit one another.
+        DataError: a file cannot be read in full, is not a finite 3D NIfTI volume, an image has another number of
+            channels, a label more than one, or image, label and classes do not fit one another.
     """
     distinct = {item["case"]: item for item in (items.values() if isinstance(items, Mapping) else items)}
     cache = CheckCache(cache_file, classes, channels, lambda item: check_case(item, classes, channels))

@@ -65,8 +65,8 @@ class VolumeDataset(PersistentDataset):
         transform: deterministic transforms (cached) followed by random ones.
         cache_dir: where preprocessed volumes are kept; None keeps none on disk.
         seed: of the random transforms.
-        num_classes: check the items without a fingerprint, which nobody has checked, such as those that MONAI Label
-            puts in place of a data list; labels against this number of classes. None: trust them.
+        num_classes: check the items that have no fingerprint, because nobody has checked them, such as those that MONAI
+            Label puts in place of a data list, and their labels against this number of classes. None: trust them.
         memory: bytes of preprocessed volumes kept in memory beside the disk cache; 0 where each is read but once. None:
             :data:`MEMORY_BYTES`.
 
@@ -143,11 +143,11 @@ class StepSampler(Sampler[list[int]]):
     Draw d is position ``d mod N`` of permutation ``d // N``; each permutation comes from the seed and its number. Batch
     s holds the draws ``s B ... s B + B − 1``, as indices into a data set of the N items, see :class:`Draw`.
 
-    With several streams, a batch holds B draws of each, one stream behind the other, each with shuffles of its own: the
-    batches of a committee whose members do not share theirs.
+    With several streams, a batch holds B draws of each stream, one stream after the other, and each stream has its own
+    shuffles: for a committee whose members do not share their batches.
 
     Args:
-        size: N, items in the training list, a case drawn twice standing in it twice.
+        size: N, length of the training list, in which a case that was drawn twice occurs twice.
         batch_size: B.
         steps: batches in all.
         seed: of the shuffles.

@@ -24,7 +24,7 @@ class RoundDatalist:
     """The cases of one round by role.
 
     Args:
-        training: labelled items with multiplicity: a case drawn twice stands twice.
+        training: labelled items with multiplicity: a case drawn twice occurs twice.
         validation: items that choose the best checkpoint.
         test: items that are only measured.
         unlabeled: items of the pool whose labels nobody has revealed yet.

@@ -15,18 +15,18 @@ IMAGE, LABEL = "image", "label"
 
 
 class FileAffineReader(NibabelReader):
-    """MONAI's reader, with the affine of the file as nibabel, the checks and all that is written have it.
+    """MONAI's NIfTI reader with nibabel's affine, which the checks and all written files use as well.
 
-    MONAI's own puts the qform, even one of code 0, in the place of an sform whose voxel sizes are not the header's
-    ``pixdim``, as those of a registration to a template are not; and in files of three dimensions alone, so that an
-    image of several channels would part from its label.
+    MONAI's own replaces an sform whose voxel sizes differ from the header's ``pixdim``, as after a registration to a
+    template, by the qform, even one of code 0. It does so in 3D files only, so that an image of several channels would
+    no longer lie on its label.
     """
 
     def read(self, data: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], **kwargs: Any) -> Any:
         """The image of nibabel, or a list of them for several files, not yet loaded; or the error that came of it.
 
-        That one is for :meth:`get_data` to raise: of whatever a reader raises here MONAI's ``LoadImage`` makes that no
-        reader suits the file, and does not say that it has gone.
+        The error is left to :meth:`get_data` to raise: whatever a reader raises here, MONAI's ``LoadImage`` says only
+        that no reader suits the file, and not that the file has gone.
 
         Args:
             data: a file, or several.
@@ -92,7 +92,7 @@ def to_grid(volume: torch.Tensor, affine: torch.Tensor, reference: MetaTensor) -
         reference: (1, X', Y', Z') with its own affine, e.g. the label as it lies in its file.
 
     Returns:
-        (C, X', Y', Z'), linear interpolation; beyond ``volume`` its border goes on.
+        (C, X', Y', Z'), linear interpolation; beyond ``volume`` its border values are repeated.
     """
     source = MetaTensor(volume.float(), affine=affine)
     resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=True, dtype=torch.float64)

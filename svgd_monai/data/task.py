@@ -54,7 +54,7 @@ def load_task(
     allow_outside: bool = False,
     leave_out: Mapping[str, str] | None = None,
 ) -> TaskData:
-    """Read a data set and check every case of it; a second time looks at sizes and times of the files only.
+    """Read a data set and check every case of it; a repeated call only compares the files' sizes and times.
 
     Args:
         dataset_dir: an MSD task folder.

@@ -12,11 +12,11 @@ from svgd_monai.evaluation.cases import dice_per_class, mean_of_known, mean_over
 
 
 class CaseDice(CumulativeIterationMetric):
-    """Mean Dice over the foreground classes, of each its mean over the cases, as ``metrics.json`` has it.
+    """Mean, over the foreground classes, of each class's mean Dice over the cases, as in ``metrics.json``.
 
     A class that is predicted where the truth has none counts 0. MONAI's ``DiceMetric`` leaves it out, so that of two
-    committees it would prefer the one that invents a tumour. Where nothing is to be found and nothing is predicted in
-    any case it is NaN, of which a checkpoint takes no notice; MONAI's is 0.
+    committees it would prefer the one that invents a tumour. If no case has any foreground, in truth or prediction, the
+    mean is NaN, which a checkpoint ignores; MONAI's is 0.
 
     Predictions and truths are one-hot, (B, C, ...) or lists of (C, ...), background first.
 

@@ -31,11 +31,11 @@ GEOMETRY = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "
 class CaseWriter:
     """Writes ``<case>_seg.nii.gz``, ``<case>_uncertainty.nii.gz`` and the case's row of ``inference.csv``.
 
-    A handler in place of MONAI's ``SaveImaged``: that one writes in place, so that a kill leaves half a mask; makes a
-    volume of one slice 2D; writes a header of its own, on which viewers need not agree with the scan's; and hides a
-    full disk behind "cannot find a suitable writer". Each file here appears at once and whole, the row last.
+    This handler takes the place of MONAI's ``SaveImaged``, which writes in place, so that a kill leaves half a mask;
+    makes a volume of one slice 2D; writes a header of its own, which viewers may read otherwise than the scan's; and
+    hides a full disk behind "cannot find a suitable writer". Each file here appears at once and whole, the row last.
 
-    Every number of a row but the agreement is of the files as written; the agreement is of the working grid.
+    All numbers of a row are measured on the files as written, except the agreement, measured on the working grid.
 
     Args:
         folder: where.

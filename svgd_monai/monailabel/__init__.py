@@ -1,6 +1,6 @@
 """The committee in MONAI Label: a scoring method, a strategy for several annotators, and the app that offers both.
 
-Nothing of the package imports this room. Without MONAI Label, to ask it for one of its names ends with one sentence.
+Nothing else in the package imports this room. Without MONAI Label, asking for a name that needs it raises one sentence.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m svgd_monai.report <study folder>``: the report of a study, into ``<study folder>/report/``."""
+"""Compare the finished runs of a study, and write the report into the folder ``report`` inside the study's folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from svgd_monai.report.text import count, one_line
 def main(arguments: list[str] | None = None) -> None:
     """Write the report, or end with one sentence and exit status 1."""
     parser = argparse.ArgumentParser(prog="python -m svgd_monai.report", description=__doc__)
-    parser.add_argument("study", help="a folder with the run folders of a study, however deep")
+    parser.add_argument("study", help="the study's folder; run folders are found at any depth below it")
     chosen = parser.parse_args(arguments)
     try:
         evidence = write_report(chosen.study)

@@ -26,7 +26,9 @@ _PEOPLE_ONLY = ("images", "labels", "validation", "test")
 def active_learning(
     stages: Mapping[str, str | Sequence[str]], hooks: Sequence[Hook] | None = ()
 ) -> ActiveLearning | Follower:
-    """The loop of the configuration that calls this, with all its top-level keys; of several processes the first's.
+    """The loop of the configuration that calls this, made from all its top-level keys.
+
+    Of several processes only the first runs it; the others get a follower, which takes part in the shared stages.
 
     Those of :data:`svgd_monai.workflow.KEYS` are resolved; all others, which overlay files may have added or replaced
     (a network, an intensity transform), go to the stages as they are written, to be resolved there.

@@ -44,9 +44,9 @@ class ActiveLearning:
     """K rounds of queries, K + 1 trained committees, in one folder.
 
     Every stage of a round leaves a file whose presence says that it is complete (``committee.pt``, ``metrics.json``,
-    ``scores.csv`` and, but in the last round, ``queries.json``), written whole or not at all; everything else follows
-    from them. So the same command on the same folder goes on behind the last complete stage, and ends as if it had not
-    been stopped.
+    ``scores.csv`` and, except in the last round, ``queries.json``), written whole or not at all; everything else
+    follows from them. So the same command on the same folder goes on after the last complete stage, and ends as if it
+    had not been stopped.
 
     Args:
         settings: the resolved keys of the configuration, see :data:`svgd_monai.workflow.KEYS`.

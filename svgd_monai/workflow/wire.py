@@ -1,9 +1,9 @@
-"""``python -m svgd_monai.workflow.wire <bundle> ...``: one wiring for all bundles.
+"""Copy the wiring that all bundles share into the configurations of a bundle.
 
 MONAI's tools read each configuration of a bundle as one self-contained file: ``verify_net_in_out``, ``ckpt_export`` and
-MONAI Label know no other, and a ``%`` macro is looked up from the current folder. So a bundle's file holds its own keys
-first, what differs from task to task, and behind :data:`MARKER` the wiring that all bundles share, which stands in this
-package's folder ``wiring/`` and is copied from there by this command, never by hand.
+MONAI Label accept no other, and a ``%`` macro is looked up from the current folder. So each file of a bundle begins
+with the bundle's own keys, which differ from task to task, and ends, below a marker line, with the shared wiring. Its
+source is the folder ``svgd_monai/workflow/wiring``: change it there and run this command; never edit the copies.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Write, or check; exit status 1 where a check finds a stale file."""
     parser = argparse.ArgumentParser(prog="python -m svgd_monai.workflow.wire", description=__doc__)
     parser.add_argument("bundle", nargs="+", help="folder of a bundle, e.g. bundles/hippocampus_mri_svgd")
-    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not up to date")
     chosen = parser.parse_args(arguments)
     try:
         stale = [path for bundle in chosen.bundle for path in wire(bundle, chosen.check)]

@@ -53,7 +53,7 @@ def study_cells(
         known: keys that a run's configurations know besides :data:`svgd_monai.workflow.KEYS`.
 
     Raises:
-        SettingsError: there is no method, one stands twice, or sets a key that is unknown or no method's to set.
+        SettingsError: there is no method, two have the same name, or one sets a key that is unknown or the study's own.
     """
     named = {str(name): dict(keys or {}) for name, keys in _mapping("methods", methods).items()}
     if len(named) < len(_mapping("methods", methods)):

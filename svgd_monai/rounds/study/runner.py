@@ -54,7 +54,7 @@ class Study:
         folder: the study's.
         configuration: of the runs, without their overlays.
         common: keys of every run, as YAML takes them.
-        cells: the runs; whole, they are the study's table.
+        cells: all runs of the study, the rows of its table.
         only: names of the methods to run; None: all.
         workers: runs at a time.
         threads: of each run's process; None shares out the cores.
