@@ -182,7 +182,7 @@ class CommitteeKeeper:
         path = save_committee(self.folder / COMMITTEE_FILE, self.network, record.best, self.preprocessing)
         logger.info("the committee of step %d is in %s", record.best_step, path)
         if self.model_file is not None:
-            logger.info("and, for MONAI's tools, in %s", convert_committee(path, self.model_file))
+            logger.info("the same committee, for MONAI's tools, is in %s", convert_committee(path, self.model_file))
         (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
 
     def _progress(self, engine: Engine) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def scored_entry(row: Mapping[str, str], place: int, unlabelled: int, queried: b
     terms: dict[str, Any] = {
         key: float(row[key]) if row[key] else None for key in ("score", "uncertainty", "mutual_information")
     }
-    why = f"uncertainty {terms['uncertainty']:.4f}, place {place} of {unlabelled}"
+    why = f"uncertainty {terms['uncertainty']:.4f} (number {place} of {unlabelled} unlabelled cases)"
     if terms["mutual_information"] is not None:
         why += f"; shares {terms['mutual_information']:.3f} nats with the labelled set"
     if not queried:

@@ -111,7 +111,7 @@ def test_a_worklist_tells_each_cases_place_among_the_unlabelled_by_uncertainty(f
         free = {row["case"]: float(row["uncertainty"]) for row in scored if row["labelled"] == "false"}
         for row in finished.table(number + 1):
             place = 1 + sum(value > free[row["case"]] for value in free.values())
-            assert f", place {place} of {len(free)};" in row["why"]
+            assert f" (number {place} of {len(free)} unlabelled cases);" in row["why"]
 
 
 def test_a_changed_label_is_used_from_the_next_round_and_the_old_one_is_kept(finished):
