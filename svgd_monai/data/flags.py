@@ -25,7 +25,7 @@ from svgd_monai.files import write_csv
 FLAGS_FILE = "flagged_cases.csv"
 FLAG_COLUMNS = ("case", "role", "what", "detail", "other_case", "other_role")
 _SIDE = 8
-#: Correlation of signatures above which two images are one, whatever the rest of the pool looks like.
+#: Correlation of signatures from which on two images are one, whatever the rest of the pool looks like.
 _SAME = 0.9995
 #: Below this, nothing is a copy. Of the 260 scans of Task04 no two correlate above 0.930 (neighbours there are the two
 #: sides of one head); a scan and itself with 3 % noise 0.9998, with gamma 0.8 0.998, cropped by a voxel 0.965 or more.

@@ -6,26 +6,56 @@ from svgd_monai.report.page import markdown_text
 
 HEAD = """# Faults and what comes of them
 
-Written by `python tests/faults/sweep.py --folder <scratch> --output <this file>`: the real command line on a tiny
-phantom, one fault a trial, then the same command again. {trials} trials, {bad} bad ({versions}).
+This page says what you see when a run is killed, a disk is full, a file is damaged, a volume changes or memory
+runs out, and what the same command does afterwards. {trials} trials, {bad} bad ({versions}).
 
-A trial is sound when the user reads one sentence and no traceback (or the run copes by itself), every query that had
-been made is still there, once, and the next run of the same command ends with the very curve, scores, queries, ledger
-and committees of an undisturbed run, bit for bit, with no temporary file left; or it refuses with a sentence, and does
-so once that is mended. A process that is killed says nothing.
+Each trial runs the real command line on a tiny phantom, lets one fault happen, and then gives the same command
+again. This command runs all trials and writes this page:
 
-"at a write (n)" is the n-th write of that file. *torn*: half of the new file is on disk, under its temporary name;
-*unnamed*: all of it, under its temporary name; *done*: it stands under its own; *open*, *sync*: what the system
-refuses, and everything after it.
+    python tests/faults/sweep.py --folder <scratch> --output <this file>
 
-What is not protected: another digit in a result (`metrics.json`, `cases.csv`, `scores.csv`), by which nothing is
-decided once it is written. Committees, progress, caches and the lists of cases are held against checksums or made
-anew; the queries stand in `queries.json` and in `ledger.json`, which must agree. A file that is cut off or emptied may
-be removed where the refusal says so: the same command makes it again (`times.json`: goes on without it).
+A trial is sound when all three of these hold, and bad otherwise:
 
-What is never made again is `run.json`: it alone says what the run was begun with. An emptied or lost one is put back
-from a backup of it (it is written when the run begins, when more rounds are asked for, and at the end); without one the
-run cannot go on, and is begun anew in another `output_dir`.
+- **A sentence.** You read one sentence and no traceback, or the run copes by itself. A process that is killed
+  says nothing.
+- **The queries.** Every query that had been made is still there, once.
+- **The end.** The next run of the same command ends with the very curve, scores, queries, ledger and committees
+  of an undisturbed run, bit for bit, and leaves no temporary file. Or it refuses with a sentence, and ends in
+  this way once you have mended what the sentence names.
+
+## What is protected
+
+- **Committees, progress, caches and the lists of cases** are compared with checksums or made anew.
+- **Queries** stand in `queries.json` and in `ledger.json`, which must agree.
+- **A file that is cut off or emptied** may be removed where the refusal says so. The same command then makes it
+  again, or, for `times.json`, goes on without it.
+
+## What is not protected
+
+- **A changed digit in a result** (`metrics.json`, `cases.csv`, `scores.csv`) is not noticed. Once such a file is
+  written, nothing is decided by it.
+- **`run.json` is never made again**, because it alone says what the run was begun with. If it is emptied or lost,
+  put it back from your backup. Without a backup the run cannot go on: begin it anew in another `output_dir`.
+  `run.json` is written when the run begins, when you ask for more rounds, and at the end.
+
+## What came of each fault
+
+"At a write" means at one write of one file; [the places](#where-each-struck) are listed below the table.
+"""
+PLACES = """
+## Where each struck
+
+"(n)" is the n-th write of that file. The word after it says at which moment the fault struck:
+
+- *torn*: with SIGKILL, half of the new file is on disk, under its temporary name. With SIGTERM, all of it is
+  written there and about to be synced.
+- *unnamed*: all of the new file is on disk, under its temporary name.
+- *done*: the new file stands under its own name.
+- *open*, *sync*: the system refuses this step, and every write after it.
+- *record*: a record is about to be added to TensorBoard's event file.
+
+The trials of each row of the table:
+
 """
 
 
@@ -55,7 +85,7 @@ def write_table(path, findings, versions):
             _counted(found, "next"),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    lines.append("\n## Where each struck\n")
+    lines.append(PLACES.removesuffix("\n"))
     for fault, found in rows.items():
         places = ", ".join(markdown_text(finding.place) for finding in found)
         lines.append(f"- **{fault}**: {places}.")

@@ -23,8 +23,8 @@ SAMPLE = {
     "no space for a file of a round": ("no-space", r"round_00"),
     "no space for TensorBoard within a training": ("no-space", r"tensorboard/events"),
     "a bit of the record of checks is flipped": ("damaged", r"cache/case_checks.json"),
-    "the volume that was queried changes": ("inputs", r"image of a pool case"),
-    "the volume of a pool case disappears": ("inputs", r"image of a pool case"),
+    "the volume that was queried changes": ("inputs", r"image \(pool case\)"),
+    "the volume of a pool case disappears": ("inputs", r"image \(pool case\)"),
     "out of memory": ("machine", r"address space, step 4"),
     "a loader worker dies": ("machine", r"item 1"),
 }

@@ -229,7 +229,7 @@ def inputs(lab):
     """A volume that disappears, or becomes another one, while a run is between two rounds."""
     rows = {"remove": "a volume disappears between rounds", "replace": "a volume changes between rounds"}
     for kind, role, what in itertools.product(rows, ("initial", "pool", "test"), ("image", "label")):
-        yield Trial(rows[kind], f"{what} of a {role} case", partial(_input, lab, kind, role, what))
+        yield Trial(rows[kind], f"{what} ({role} case)", partial(_input, lab, kind, role, what))
 
 
 def _input(lab, kind, role, what, row, place):
