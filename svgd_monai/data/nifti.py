@@ -24,8 +24,8 @@ NIFTI_SUFFIXES = (".nii.gz", ".nii")
 DEFLATE_MAX_RATIO = 1032  # zlib's technical notes: no stream expands more
 _HEADER_BYTES = {348: nib.Nifti1Image, 540: nib.Nifti2Image}  # the first field of the header is the header's size
 _OTHER_UNITS = {1: "meter", 3: "micron"}  # NIfTI's codes of length; 2 is mm, and 0 and all else are taken for it
-# A damaged header makes nibabel and numpy raise any of these.
-_HEADER_ERRORS = (HeaderDataError, ImageFileError, ValueError, TypeError, ArithmeticError, LookupError)
+#: A damaged header makes nibabel and numpy raise any of these.
+HEADER_ERRORS = (HeaderDataError, ImageFileError, ValueError, TypeError, ArithmeticError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def read_volume(path: Path, channels: int | None = None) -> Volume:
             values = np.asanyarray(image.dataobj).reshape(*image.shape[:3], -1)
             affine = np.asarray(image.affine, dtype=np.float64)
             unit = _OTHER_UNITS.get(int(image.header["xyzt_units"]) & 7)
-    except _HEADER_ERRORS as error:
+    except HEADER_ERRORS as error:
         raise DataError(f"{path} is damaged ({reason(error)}).") from error
     if unit is not None:  # which some programs honour and others, MONAI among them, do not
         raise DataError(f"{path} has its affine in the unit {unit}; write it in mm.")
@@ -140,7 +140,7 @@ def _read_header(path: Path, head: bytes) -> tuple[Any, tuple[int, ...], int]:
         shape = tuple(int(side) for side in header.get_data_shape())
         voxel = header.get_data_dtype()
         offset = int(header.get_data_offset())
-    except _HEADER_ERRORS as error:
+    except HEADER_ERRORS as error:
         raise DataError(f"{path} has a damaged header ({reason(error)}).") from error
     if voxel.kind not in "iuf":
         raise DataError(f"{path} does not hold plain numbers, its data type is {voxel}.")

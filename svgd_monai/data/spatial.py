@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import torch
 from monai.data import MetaTensor, NibabelReader
 from monai.transforms import Spacingd, SpatialResample, Transform
+
+from svgd_monai.data.nifti import HEADER_ERRORS, read_bytes
+from svgd_monai.errors import DataError
+from svgd_monai.files import reason
 
 IMAGE, LABEL = "image", "label"
 
@@ -43,12 +49,16 @@ class FileAffineReader(NibabelReader):
         """As MONAI's, of what :meth:`read` gave.
 
         Raises:
-            OSError: the file has gone.
-            nibabel.filebasedimages.ImageFileError: it holds no image, or may not be read.
+            DataError: since it was checked the file has gone, may no longer be read, or was damaged.
         """
-        if isinstance(img, Exception):
-            raise img
-        return super().get_data(img)
+        try:
+            if isinstance(img, Exception):
+                raise img
+            return super().get_data(img)
+        except (*HEADER_ERRORS, OSError, EOFError, zlib.error) as error:
+            for name in self.filenames:
+                read_bytes(Path(name))  # nibabel takes one that may not be read for one of an unknown format
+            raise DataError(f"{', '.join(map(str, self.filenames))} cannot be read ({reason(error)}).") from error
 
 
 class OneGridd(Transform):

@@ -1,6 +1,8 @@
 """Preprocessing and augmentation keep world coordinates, classes and types; resampling goes through millimetres."""
 
 import math
+import re
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -133,11 +135,24 @@ def test_the_affine_is_the_files_where_sform_and_voxel_sizes_differ(tmp_path, qf
     assert result["label"].shape[1:] == result["image"].shape[1:]
 
 
-def test_a_file_that_has_gone_is_named(tmp_path):
-    gone = tmp_path / "gone.nii.gz"
+@pytest.mark.parametrize(
+    ("become", "what"),
+    [
+        (lambda path: path.unlink(), r"cannot be read \(No such file or directory\)"),
+        # Stands for one that may not be opened, which root may.
+        (lambda path: path.unlink() or path.mkdir(), r"cannot be read \(Is a directory\)"),
+        (lambda path: path.write_bytes(path.read_bytes()[:1000]), r"cannot be read \(EOFError: .*\)"),
+        (lambda path: path.write_bytes(b""), "is empty"),
+        (lambda path: path.write_text("no volume"), r"cannot be read \(ImageFileError: .*\)"),
+    ],
+    ids=["gone", "closed", "cut off", "emptied", "no volume"],
+)
+def test_a_file_that_can_no_longer_be_read_is_named(tmp_path, become, what):
+    path = Path(save(tmp_path / "scan.nii.gz", np.random.default_rng(0).random((9, 8, 7)), np.eye(4)))
+    become(path)
     with pytest.raises(RuntimeError) as caught:  # MONAI's, around it
-        preprocessing([], None)({"image": str(gone)})
-    assert sentence_of(caught.value) == f"{gone}: No such file or directory."
+        preprocessing(identity, None)({"image": str(path)})
+    assert re.fullmatch(rf"{path} {what}\.", sentence_of(caught.value))
 
 
 def test_a_constant_image_stays_constant_at_another_spacing(tmp_path):
