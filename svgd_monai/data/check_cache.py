@@ -122,6 +122,18 @@ class CheckCache:
         return {case: (_stamps(entry["files"]), _facts(entry["facts"])) for case, entry in content["cases"].items()}
 
 
+def check_unchanged(item: Mapping[str, Any]) -> None:
+    """Compare the files of an item with its ``fingerprint``, where it has one.
+
+    Raises:
+        DataError: one cannot be read, or is no longer the one that was checked; the sentence names it.
+    """
+    hashes = item["fingerprint"].split("+") if "fingerprint" in item else ()
+    for key, known in zip(("image", "label"), hashes, strict=False):
+        if key in item and _sha256(item[key]) != known:
+            raise DataError(f"{item[key]} has changed since it was checked; the same command checks it again.")
+
+
 def _digest(cases: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(cases, sort_keys=True).encode()).hexdigest()
 
@@ -150,4 +162,8 @@ def _same_content(stamps: Mapping[str, _Stamp], old_stamps: Mapping[str, _Stamp]
     if {key: stamp[1] for key, stamp in stamps.items()} != {key: stamp[1] for key, stamp in old_stamps.items()}:
         return False
     hashes = {"image": facts.image_sha256, "label": facts.label_sha256}
-    return all(hashlib.sha256(read_bytes(Path(stamp[0]))).hexdigest() == hashes[key] for key, stamp in stamps.items())
+    return all(_sha256(stamp[0]) == hashes[key] for key, stamp in stamps.items())
+
+
+def _sha256(path: str) -> str:
+    return hashlib.sha256(read_bytes(Path(path))).hexdigest()

@@ -21,7 +21,7 @@ from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
 from svgd_monai.data.cache_key import transform_key
-from svgd_monai.data.check_cache import CHECKS_FILE
+from svgd_monai.data.check_cache import CHECKS_FILE, check_unchanged
 from svgd_monai.data.checks import check_cases
 from svgd_monai.data.nifti import case_id
 from svgd_monai.errors import RunFolderError
@@ -60,8 +60,8 @@ class VolumeDataset(PersistentDataset):
     training continues.
 
     Args:
-        data: items with ``image``, ``label`` and, as ``fingerprint``, a hash of their files' content; without one,
-            path, size and time of the files stand for it.
+        data: items with ``image``, ``label`` and, as ``fingerprint``, the hash of their files that the checks have
+            found; without one, path, size and time of the files stand for it.
         transform: deterministic transforms (cached) followed by random ones.
         cache_dir: where preprocessed volumes are kept; None keeps none on disk.
         seed: of the random transforms.
@@ -71,7 +71,7 @@ class VolumeDataset(PersistentDataset):
             :data:`MEMORY_BYTES`.
 
     Raises:
-        DataError: an item is bad; the sentence names it.
+        DataError: an item is bad, or no longer what was checked when it is read; the sentence names it.
     """
 
     def __init__(
@@ -121,7 +121,8 @@ class VolumeDataset(PersistentDataset):
                 return read_torch(file)
             except RunFolderError as error:
                 logger.warning("%s The volume is preprocessed again.", error)
-        volume = self._pre_transform(item_transformed)
+        volume = self._pre_transform(dict(item_transformed))  # a transform may change what it is given
+        check_unchanged(item_transformed)  # or the cache would for ever give one file's volume for the other
         with contextlib.suppress(PermissionError):  # a cache that may only be read
             write_torch(file, convert_to_tensor(volume, convert_numeric=False, track_meta=False), durable=False)
         return volume

@@ -1,5 +1,6 @@
 """Volumes are read once for their content; a batch depends on the seed and its step alone."""
 
+import hashlib
 import importlib
 import os
 import re
@@ -67,8 +68,18 @@ def items(folder, number=3, fingerprints=True):
         item = {"case": f"case_{n}", "image": str(folder / f"image_{n}.npy"), "label": str(folder / f"label_{n}.npy")}
         np.save(item["image"], np.random.default_rng(n).normal(size=(1, 6, 6, 6)).astype(np.float32))
         np.save(item["label"], np.full((1, 6, 6, 6), n, np.uint8))
-        made.append(item | ({"fingerprint": f"hash {n}"} if fingerprints else {}))
+        made.append(item | ({"fingerprint": fingerprint(item)} if fingerprints else {}))
     return made
+
+
+def fingerprint(item):
+    return "+".join(hashlib.sha256(Path(item[key]).read_bytes()).hexdigest() for key in ("image", "label"))
+
+
+def overwritten(item):
+    """Another volume in the place of an item's image."""
+    np.save(item["image"], np.zeros((1, 6, 6, 6), np.float32))
+    return item
 
 
 def random_transforms(factor=1.0):
@@ -122,7 +133,7 @@ def test_moved_files_of_the_same_content_are_not_read_again(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda item: item | {"fingerprint": "other"},
+        lambda item: item | {"fingerprint": fingerprint(overwritten(item))},
         lambda item: item | {"case": "other"},
         lambda item: {key: value for key, value in item.items() if key != "label"},
     ],
@@ -135,6 +146,18 @@ def test_another_content_is_read(tmp_path, change):
     item = VolumeDataset([change(data[0])], plain(), tmp_path / "cache")[0]
     assert len(READS) == 1
     assert ("label" in item) == ("label" in change(data[0]))
+
+
+def test_a_file_that_changes_between_check_and_reading_does_not_enter_the_cache(tmp_path):
+    data = items(tmp_path)
+    for key in ("image", "label"):
+        before = Path(data[0][key]).read_bytes()
+        np.save(data[0][key], np.zeros((1, 6, 6, 6), np.int16))
+        with pytest.raises(DataError, match=rf"^{data[0][key]} has changed since it was checked"):
+            VolumeDataset(data, plain(), tmp_path / "cache").prepare(0)
+        Path(data[0][key]).write_bytes(before)
+    item = VolumeDataset(data, plain(), tmp_path / "cache")[0]
+    assert torch.equal(item["image"], torch.as_tensor(np.load(data[0]["image"])))
 
 
 def test_another_preprocessing_is_computed(tmp_path):
