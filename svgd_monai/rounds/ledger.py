@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from svgd_monai.acquisition.handler import QUERIES_FILE
 from svgd_monai.data import Split
 from svgd_monai.errors import RunFolderError
 
@@ -44,19 +46,25 @@ class Ledger:
         """The ledger as the training of round ``number`` finds it: without that round's queries and all later ones."""
         return Ledger(self.split, self.queries[:number])
 
-    def record(self, queries: Sequence[str]) -> None:
+    def record(self, queries: Sequence[str], source: str | os.PathLike[str] = QUERIES_FILE) -> None:
         """Take in the queries of the next round.
 
+        Args:
+            queries: the chosen cases, best first.
+            source: the file that holds them.
+
         Raises:
-            RunFolderError: a case is not in the pool, or stands twice in one round.
+            RunFolderError: a case is not in the pool, or stands twice in one round; the sentence names the file.
         """
         number = len(self.queries)
         pool = {*self.split.initial, *self.split.pool}
         for case in queries:
             if case not in pool:
-                raise RunFolderError(f"round {number} queried the case {case}, which is not in the run's pool.")
+                raise RunFolderError(
+                    f"{source}: round {number} queried the case {case}, which is not in the run's pool."
+                )
         if len(set(queries)) != len(queries):
-            raise RunFolderError(f"round {number} queried a case twice.")
+            raise RunFolderError(f"{source}: round {number} queried a case twice.")
         self.queries.append(list(queries))
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,17 +88,24 @@ class Ledger:
         return {"cases": cases, "rounds": rounds}
 
     @classmethod
-    def from_dict(cls, split: Split, content: Mapping[str, Any]) -> Ledger:
+    def from_dict(
+        cls, split: Split, content: Mapping[str, Any], source: str | os.PathLike[str] = "ledger.json"
+    ) -> Ledger:
         """Rebuild a ledger.
 
+        Args:
+            split: the run's split.
+            content: what :meth:`as_dict` gave.
+            source: the file that holds it.
+
         Raises:
-            RunFolderError: the content is not a ledger, or not of this split.
+            RunFolderError: the content is not a ledger, or not of this split; the sentence names the file.
         """
         try:
             queries = [list(record["queries"]) for record in content["rounds"]]
         except (KeyError, TypeError) as error:
-            raise RunFolderError("ledger.json is not a ledger.") from error
+            raise RunFolderError(f"{source} is not a ledger.") from error
         ledger = cls(split)
         for chosen in queries:
-            ledger.record(chosen)
+            ledger.record(chosen, source)
         return ledger

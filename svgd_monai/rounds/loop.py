@@ -129,7 +129,7 @@ class ActiveLearning:
             self.ledger = self._read_ledger(Ledger(split))
             if not (finished and self.folder.ledger_file.is_file()):
                 write_json(self.folder.ledger_file, self.ledger.as_dict())
-            if finished:
+            if finished and not self.folder.lacks_tables(len(self.ledger.queries) + 1):
                 logger.info("The run in %s is finished; nothing is left to do.", self.folder.root)
                 return
             self.folder.check_files()
@@ -228,14 +228,12 @@ class ActiveLearning:
 
     def _read_ledger(self, ledger: Ledger) -> Ledger:
         """The queries that have been made, from the rounds' own files; the ledger's must agree."""
-        while (self.folder.round(len(ledger.queries)) / QUERIES_FILE).is_file():
+        while (file := self.folder.round(len(ledger.queries)) / QUERIES_FILE).is_file():
             with removable():
-                queries = self._round(len(ledger.queries)).queries()
-            ledger.record(queries)
-        if self.folder.ledger_file.is_file():
+                ledger.record(self._round(len(ledger.queries)).queries(), file)
+        if (file := self.folder.ledger_file).is_file():
             with removable():
-                content = read_json(self.folder.ledger_file)
-            known = Ledger.from_dict(ledger.split, content).queries
+                known = Ledger.from_dict(ledger.split, read_json(file), file).queries
             for number, (ours, theirs) in enumerate(zip(ledger.queries, known, strict=False)):
                 if ours != theirs:
                     raise RunFolderError(

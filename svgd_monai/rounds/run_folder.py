@@ -90,6 +90,19 @@ class RunFolder:
                 with removable("goes on without it" if name == TIMES_FILE else "makes it again"):
                     check(path)
 
+    def lacks_tables(self, rounds: int) -> bool:
+        """Whether trained rounds have lost what their committees, which are all there, give again without a training.
+
+        Args:
+            rounds: how many.
+        """
+
+        def there(*names: str) -> bool:
+            return all((self.round(number) / name).is_file() for number in range(rounds) for name in names)
+
+        tables = there(METRICS_FILE, CASES_FILE, SCORES_FILE) and self.curve_file.is_file()
+        return not tables and there(COMMITTEE_FILE, TRAINING_FILE)
+
     def open(self, record: Mapping[str, Any]) -> bool:
         """Write ``run.json``, or compare with the one that is there.
 

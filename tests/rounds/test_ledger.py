@@ -2,7 +2,8 @@ import pytest
 
 from svgd_monai.data import Split
 from svgd_monai.errors import RunFolderError
-from svgd_monai.rounds import Ledger
+from svgd_monai.files import write_json
+from svgd_monai.rounds import ActiveLearning, Ledger
 
 SPLIT = Split(initial=("a", "b"), pool=("c", "d", "e"), validation=("v",), test=("t",))
 
@@ -48,3 +49,16 @@ def test_queries_from_outside_the_pool_or_doubled_are_refused(queries, named):
 def test_what_is_no_ledger_is_refused(content):
     with pytest.raises(RunFolderError, match=r"ledger\.json"):
         Ledger.from_dict(SPLIT, content)
+
+
+@pytest.mark.parametrize("name", ["round_000/queries.json", "ledger.json"])
+def test_a_flipped_letter_in_a_record_of_queries_is_refused_with_the_file(tmp_path, name):
+    """It may leave JSON."""
+    ledger = Ledger(SPLIT)
+    ledger.record(["c", "d"])
+    content = {"round_000/queries.json": ["c", "d"], "ledger.json": ledger.as_dict()}
+    for file, whole in content.items():
+        write_json(tmp_path / file, whole)
+    (tmp_path / name).write_text((tmp_path / name).read_text().replace('"d"', '"f"'))
+    with pytest.raises(RunFolderError, match=rf"^{tmp_path / name}: round 0 queried .*\. Remove it, and the same"):
+        ActiveLearning({"output_dir": tmp_path, "rounds": 1}, {})._read_ledger(Ledger(SPLIT))

@@ -122,16 +122,31 @@ def test_a_query_file_that_was_changed_by_hand_is_refused(uninterrupted, phantom
     assert result.last_line.endswith("queries.json differ; one of them was changed by hand.")
 
 
+#: What a committee gives again, also in a run that is finished.
+OF_A_COMMITTEE = ("round_000/scores.csv", "round_000/metrics.json", "learning_curve.csv")
+
+
 @pytest.mark.parametrize(
     "name",
-    ["ledger.json", "round_001/queries.json", "round_000/scores.csv", "round_000/metrics.json",
-     "round_000/training.json", "round_000/times.json"],
-)  # fmt: skip
+    ["ledger.json", "round_001/queries.json", "round_000/training.json", "round_000/times.json", *OF_A_COMMITTEE],
+)
 def test_a_run_goes_on_without_a_file_that_may_be_removed(name, uninterrupted, phantom_mr, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(uninterrupted, copy)
     (copy / name).unlink()
-    run_file = copy / "run.json"
-    run_file.write_text(run_file.read_text().replace('"finished": true', '"finished": false'))
+    if name not in OF_A_COMMITTEE:
+        run_file = copy / "run.json"
+        run_file.write_text(run_file.read_text().replace('"finished": true', '"finished": false'))
     assert run(arguments(phantom_mr, copy)).code == 0
     assert outcome(copy) == outcome(uninterrupted)
+    assert (copy / name).is_file() == (name != "round_000/times.json")
+
+
+def test_a_finished_run_without_a_committee_is_not_trained_anew(uninterrupted, phantom_mr, tmp_path):
+    """Whoever has removed them for their size has not asked for days of training."""
+    copy = tmp_path / "run"
+    shutil.copytree(uninterrupted, copy)
+    for name in ("committee.pt", "scores.csv"):
+        (copy / "round_000" / name).unlink()
+    assert "nothing is left to do" in run(arguments(phantom_mr, copy)).out
+    assert not (copy / "round_000/committee.pt").exists()
