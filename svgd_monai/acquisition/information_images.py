@@ -58,10 +58,11 @@ class DigitisedImages:
         """
         path = self.folder / f"{hashlib.sha256(f'{self._settings}/{key}'.encode()).hexdigest()[:32]}.bin"
         if path.is_file():
-            content = path.read_bytes()
-            if zlib.crc32(content[_CHECKSUM:]).to_bytes(_CHECKSUM, "big") == content[:_CHECKSUM]:
-                return torch.frombuffer(bytearray(content), dtype=self._kind, offset=_CHECKSUM)
-            _LOGGER.warning("%s is damaged and will be made again.", path)
+            with contextlib.suppress(PermissionError):
+                content = path.read_bytes()
+                if zlib.crc32(content[_CHECKSUM:]).to_bytes(_CHECKSUM, "big") == content[:_CHECKSUM]:
+                    return torch.frombuffer(bytearray(content), dtype=self._kind, offset=_CHECKSUM)
+            _LOGGER.warning("%s is damaged or may not be read; it will be made again.", path)
         index = digitise(load(key), self.bins, self.value_range)
         values = index.cpu().numpy().astype(_NUMPY[self._kind], copy=False).tobytes()
         with contextlib.suppress(PermissionError):  # a cache that may only be read

@@ -89,7 +89,7 @@ class InformationStore:
 
         Raises:
             ValueError: an image holds no voxel, a value that is not finite, or another number of voxels than the rest.
-            OSError: the file cannot be written.
+            OSError: the file cannot be written; for want of permission that is logged, and costs time later.
         """
         rank, ranks = processes()
         if ranks > 1:  # the first may have written since another read
@@ -190,7 +190,10 @@ class InformationStore:
 
     def _write(self) -> None:
         if is_first():
-            write_pairs(self.path, self.settings, list(self._positions), self._codes, self._values)
+            try:
+                write_pairs(self.path, self.settings, list(self._positions), self._codes, self._values)
+            except PermissionError as error:  # a cache that may only be read
+                _LOGGER.warning("%s cannot be written and what is new is computed again (%s).", self.path, error)
 
     def _exchange(self, before: Codes) -> None:
         """Put together what the processes have computed since the store held the codes ``before``."""

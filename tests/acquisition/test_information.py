@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -464,8 +465,20 @@ def test_a_folder_that_may_only_be_read_gives_the_same_values(path, monkeypatch)
 
     monkeypatch.setattr(information_images.files, "write_bytes", refuse)
     pool = Pool()
-    images = information_images.DigitisedImages(path.parent, {}, 16, (0.0, 1.0))
-    assert torch.equal(images.get("key0", pool.load), digitise(pool.images["key0"], 16, (0.0, 1.0)))
+    found = InformationStore(path, SETTINGS).matrix(keys(0, 1), keys(2), pool.load)
+    torch.testing.assert_close(found, pool.reference(keys(0, 1), keys(2)), atol=1e-12, rtol=0)
+
+
+def test_an_image_that_may_not_be_read_is_made_again(path, monkeypatch):
+    pool = Pool()
+    expected = InformationStore(path, SETTINGS).matrix(keys(0, 1), keys(2), pool.load)
+    path.unlink()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert torch.equal(InformationStore(path, SETTINGS).matrix(keys(0, 1), keys(2), pool.load), expected)
 
 
 class Together:
