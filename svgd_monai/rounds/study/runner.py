@@ -30,6 +30,7 @@ from svgd_monai.rounds.study.state import (
     earlier_cells,
     last_line,
     look,
+    note_signal,
     summary,
     write_table,
 )
@@ -143,8 +144,7 @@ class Study:
                 raise RunFolderError(f"{self.folder}: no run could be started.")
             time.sleep(_POLL)
         self._look_elsewhere()
-        elsewhere = sum(state == ELSEWHERE for state in self.states.values())
-        if elsewhere:
+        if elsewhere := sum(state == ELSEWHERE for state in self.states.values()):
             logger.info("%d runs are with other processes; run the same command again to check on them.", elsewhere)
 
     def _next(self) -> Cell | None:
@@ -164,8 +164,7 @@ class Study:
     def _start(self, cell: Cell) -> None:
         # A complete run keeps the overlay that made it until it has gone on with another, which a stop leaves behind.
         self._file(cell, ASKED).unlink(missing_ok=True)
-        suffix = ASKED if self.progress[cell].finished else ".yaml"
-        overlay = write_text(self._file(cell, suffix), self._text(cell))
+        overlay = write_text(self._file(cell, ASKED if self.progress[cell].finished else ".yaml"), self._text(cell))
         command = [
             sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(self.configuration), str(overlay)])
         ]  # fmt: skip
@@ -194,6 +193,7 @@ class Study:
             if code is None:
                 continue
             del self._processes[cell]
+            note_signal(self._file(cell, ".log"), code)
             if (asked := self._file(cell, ASKED)).is_file():
                 if code == 0:
                     asked.replace(self._file(cell, ".yaml"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from svgd_monai.rounds.curve import TIMES_FILE
 from svgd_monai.rounds.run_folder import RunFolder
 from svgd_monai.rounds.study.cells import Cell
 from svgd_monai.workflow import duration
+from svgd_monai.workflow.sentences import GO_ON
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,18 @@ def last_line(log: Path) -> str:
     """What a run has said last."""
     lines = log.read_text("utf-8", errors="replace").split("\n") if log.is_file() else []
     return next((line.strip() for line in reversed(lines) if line.strip()), "no output.")
+
+
+def note_signal(log: Path, code: int) -> None:
+    """Have a run whose process was killed, and could not say so itself, say it last.
+
+    Args:
+        log: its output.
+        code: its exit status, negative where a signal ended it.
+    """
+    if code < 0:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"Ended by signal {-code} ({signal.strsignal(-code)}), often for want of memory; {GO_ON}.\n")
 
 
 def earlier_cells(folder: Path, cells: Sequence[Cell]) -> list[Cell]:

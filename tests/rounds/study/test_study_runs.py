@@ -184,6 +184,12 @@ def test_a_run_that_fails_stops_no_other_and_is_named_in_the_end(study):
     assert [row["state"] for row in rows(study.folder / "study.csv")] == ["failed", "done", "done"]
 
 
+def test_of_a_run_that_was_killed_the_signal_is_told(study):
+    study.deeds["a"] = (-9, fail)
+    with pytest.raises(RunFolderError, match=r"\(a, seed 0\) with: Ended by signal 9 .*, often for want of memory; "):
+        study.run()
+
+
 def test_a_run_that_ends_well_but_unfinished_has_failed(study):
     study.deeds["b"] = (0, lambda folder, log: fail(folder))
     with pytest.raises(Exception, match="1 of 3 runs failed"):
