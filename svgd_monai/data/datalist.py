@@ -134,7 +134,7 @@ def _read_task(dataset_dir: str | os.PathLike[str]) -> tuple[Path, Path, dict[st
     if not is_file(file):
         inside = sorted(root.glob("*/dataset.json"))  # the folder of all tasks in place of one's own
         hint = f"; {inside[0].parent} has one" if inside else ""
-        raise DataError(f"The data set's folder {root} has no dataset.json{hint}.")
+        raise DataError(f"The data set's folder {root} has no dataset.json that can be reached{hint}.")
     return root, file, read_json_object(file)
 
 

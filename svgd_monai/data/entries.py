@@ -80,7 +80,7 @@ def find_file(where: str, name: Any, key: str, root: Path, allow_outside: bool) 
         raise DataError(f"{where}: the {key}'s name {name!r} holds control characters.")
     path = root / name
     if not is_file(path):
-        raise DataError(f"{where}: the {key} {path} does not exist.")
+        raise DataError(f"{where}: the {key} {path} does not exist or cannot be reached.")
     if not allow_outside and not path.resolve().is_relative_to(root.resolve()):
         raise DataError(f"{where}: the {key} {path} lies outside the folder {root}.")
     return str(path)

@@ -97,7 +97,7 @@ class TestReadDataset:
 
     def test_the_folder_of_all_tasks_is_told_where_one_is(self, tmp_path):
         task = write_task(tmp_path / "Task99_Phantom")
-        wanted = f"The data set's folder {tmp_path} has no dataset.json; {task} has one."
+        wanted = f"The data set's folder {tmp_path} has no dataset.json that can be reached; {task} has one."
         assert complaint(read_dataset, tmp_path) == wanted
 
     def test_a_file_in_place_of_the_folder_is_said_to_be_one(self, tmp_path):
@@ -168,7 +168,7 @@ class TestReadDataset:
 
     def test_name_too_long_for_the_file_system_is_a_missing_file(self, tmp_path):
         sentence = complaint(read_dataset, write_task(tmp_path, training=[entry("x" * 5000 + ".nii.gz")]))
-        assert "does not exist" in sentence
+        assert "does not exist or cannot be reached" in sentence
 
     def test_case_listed_twice_is_named(self, tmp_path):
         touch(tmp_path / "elsewhere" / "scan_1.nii")
