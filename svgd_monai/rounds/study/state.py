@@ -112,8 +112,9 @@ def note_signal(log: Path, code: int) -> None:
         code: its exit status, negative where a signal ended it.
     """
     if code < 0:
+        why = ", often for want of memory" if -code == signal.SIGKILL else ""
         with log.open("a", encoding="utf-8") as file:
-            file.write(f"Ended by signal {-code} ({signal.strsignal(-code)}), often for want of memory; {GO_ON}.\n")
+            file.write(f"Ended by signal {-code} ({signal.strsignal(-code)}){why}; {GO_ON}.\n")
 
 
 def earlier_cells(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
