@@ -115,7 +115,7 @@ def prepare_items(
     pads = len(content.transforms) < len(preprocessing.flatten().transforms)
     volumes = VolumeDataset(items, preprocessing, Path(cache_dir))
     contents = VolumeDataset(items, content, Path(cache_dir))
-    constant, signatures, beyond = [], {}, []
+    seen, constant, signatures, beyond = set(), [], {}, []
     shapes: dict[tuple[int, ...], str] = {}
     for index, item in enumerate(tqdm(items, desc="Preparing volumes", disable=None, leave=False)):
         volume = volumes.prepare(index)
@@ -128,9 +128,12 @@ def prepare_items(
                 f"mi_grid: null needs volumes of one shape, but {one} has {first} voxels and {other} {second}; give a "
                 "grid, and another output_dir."
             )
+        if item["case"] in seen:  # a labelled case is prepared with its label and without
+            continue
+        seen.add(item["case"])
         if float(((image < 0) | (image > 1)).float().mean()) > BEYOND:
             beyond.append(item["case"])
-        if bool(is_constant(image).all()) and item["case"] not in constant:
+        if bool(is_constant(image).all()):
             constant.append(item["case"])
             logger.warning("case %s: the image is constant after preprocessing", item["case"])
         if flags_file is not None:
