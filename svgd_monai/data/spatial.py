@@ -60,6 +60,10 @@ class FileAffineReader(NibabelReader):
                 read_bytes(Path(name))  # nibabel takes one that may not be read for one of an unknown format
             raise DataError(f"{', '.join(map(str, self.filenames))} cannot be read ({reason(error)}).") from error
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the files that were read last: they are no part of the key of a cache."""
+        return {name: value for name, value in vars(self).items() if name != "filenames"}
+
 
 class OneGridd(Transform):
     """Puts the label on the very grid of its image.

@@ -438,6 +438,13 @@ def hash_of_the_preprocessing():
     return VolumeDataset([{"case": "a", "image": "a.nii"}], steps, None).transform_hash
 
 
+def test_the_hash_of_a_preprocessing_is_the_same_when_it_was_used(phantom_mr):
+    steps = preprocessing(ScaleIntensityd("image"))
+    before = transform_key(steps.transforms)
+    steps({"image": min((phantom_mr / "imagesTr").iterdir())})
+    assert transform_key(steps.transforms) == before
+
+
 def test_the_hash_of_a_preprocessing_is_the_same_in_every_process():
     """The keeper asks for it before it continues a training."""
     script = "import test_dataset; print(test_dataset.hash_of_the_preprocessing())"
