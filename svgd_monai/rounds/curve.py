@@ -37,10 +37,12 @@ def curve_row(folder: Path, number: int, unique_labels: int, training_items: int
     Raises:
         RunFolderError: a file of the round is missing or damaged.
     """
-    metrics = read_json(folder / METRICS_FILE)
     times = read_json(folder / TIMES_FILE) if (folder / TIMES_FILE).is_file() else {}
-    trained = read_json(folder / TRAINING_FILE)
+    file = folder / TRAINING_FILE
     try:
+        seconds = read_json(file)["seconds"]  # also of what was trained before a kill
+        file = folder / METRICS_FILE
+        metrics = read_json(file)
         test: Mapping[str, Any] = metrics["test"]
         return {
             "round": number,
@@ -50,11 +52,11 @@ def curve_row(folder: Path, number: int, unique_labels: int, training_items: int
             "test_dice": test["dice"],
             **{f"test_dice_{name}": value for name, value in test["dice_per_class"].items()},
             "test_dice_grid": test["dice_grid"],
-            "seconds_train": trained["seconds"],  # also of what was trained before a kill
+            "seconds_train": seconds,
             "seconds_score": times.get("acquire"),
         }
     except (KeyError, TypeError) as error:
-        raise RunFolderError(f"{folder / METRICS_FILE} lacks {error}.") from error
+        raise RunFolderError(f"{file} lacks {error}.") from error
 
 
 def disagreement(folder: Path) -> float | None:

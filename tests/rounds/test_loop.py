@@ -34,7 +34,7 @@ def finished(eight_cases, tmp_path_factory):
 
 
 def test_a_run_leaves_the_files_that_everything_agrees_on(finished):
-    for name in ("run.json", "ledger.json", "learning_curve.csv", "ranking.csv", "tensorboard"):
+    for name in ("run.json", "ledger.json", "learning_curve.csv", "ranking.csv", "tensorboard", "flagged_cases.csv"):
         assert (finished / name).exists(), name
     names = ("datalist.json", "committee.pt", "metrics.json", "cases.csv", "scores.csv")
     for number in range(3):
@@ -53,6 +53,24 @@ def test_the_learning_curve_has_the_agreed_columns_and_a_row_a_committee(finishe
     ]  # fmt: skip
     assert [row["round"] for row in table] == ["0", "1", "2"]
     assert [row["training_items"] for row in table] == ["2", "4", "6"]
+    for number, row in enumerate(table):
+        names = ("metrics", "training", "times", "datalist")
+        metrics, training, times, datalist = (
+            json.loads((finished / f"round_{number:03d}/{name}.json").read_text()) for name in names
+        )
+        test = metrics["test"]
+        assert {key: float(value) for key, value in row.items()} == {
+            "round": number,
+            "unique_labels": len({item["case"] for item in datalist["training"]}),
+            "training_items": len(datalist["training"]),
+            "val_dice": metrics["validation"]["dice_grid"],
+            "test_dice": test["dice"],
+            "test_dice_anterior": test["dice_per_class"]["anterior"],
+            "test_dice_posterior": test["dice_per_class"]["posterior"],
+            "test_dice_grid": test["dice_grid"],
+            "seconds_train": training["seconds"],
+            "seconds_score": times["acquire"],
+        }
 
 
 def test_the_scores_follow_from_their_terms_and_the_queries_from_the_scores(finished):
