@@ -50,7 +50,7 @@ def _convolution(
     pointwise = weight.shape[2:].numel() == 1  # a matrix product, which torch does well
     if not (plain and single and input.numel()) or pointwise or isinstance(padding, str):
         return torch.conv3d(input, weight, bias, stride, padding, dilation, groups)
-    if input.shape[1] > 1 and len(weight) <= NARROW:
+    if len(weight) <= NARROW:
         weight = weight.contiguous(memory_format=torch.channels_last_3d)
     return torch.mkldnn_convolution(input, weight, bias, _triple(padding), _triple(stride), _triple(dilation), groups)
 

@@ -28,7 +28,8 @@ def operators(function):
         {},
         {"padding": 1},
         {"padding": (2, 1, 0), "stride": (1, 2, 3)},
-        {"padding": "same", "dilation": 2},
+        {"padding": "same", "dilation": 2, "groups": 2},
+        {"padding": "valid", "stride": 2},
         {"stride": 2, "padding": 1, "dilation": (1, 2, 1), "bias": False},
         {"groups": 2},
         {"padding": 1, "padding_mode": "replicate"},
@@ -44,6 +45,13 @@ def test_a_convolution_is_torchs_up_to_rounding(options, batch):
     with torch.no_grad(), cpu_convolutions(CPU):
         found = convolution.float()(x)
     torch.testing.assert_close(found, expected.detach().float(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_call_of_the_function_has_torchs_defaults():
+    x, weight = torch.randn(2, 3, 6, 6, 6), torch.randn(4, 3, 3, 3, 3)
+    with cpu_convolutions(CPU):
+        found = torch.nn.functional.conv3d(x, weight)
+    torch.testing.assert_close(found, torch.nn.functional.conv3d(x, weight), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 8, 7), (0, 2, 9, 8, 7)])
@@ -65,6 +73,12 @@ def test_other_precisions_go_as_before(dtype):
     assert torch.equal(found, expected)
 
 
+def test_autocast_goes_as_before():
+    convolution, x = torch.nn.Conv3d(2, 4, 3), torch.randn(1, 2, 9, 8, 7)
+    with torch.autocast("cpu", torch.bfloat16), cpu_convolutions(CPU):
+        assert convolution(x).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("channels", [(2, 4), (8, 8), (3, 24)])
 def test_gradients_are_those_of_double_precision(batch, channels):
@@ -82,11 +96,14 @@ def test_gradients_are_those_of_double_precision(batch, channels):
 
 
 @needs_onednn
-@pytest.mark.parametrize(("channels", "last"), [((8, 8), True), ((8, 32), False), ((1, 8), False)])
-def test_narrow_convolutions_run_channels_last(channels, last):
+@pytest.mark.parametrize(
+    ("channels", "kernel", "last"),
+    [((8, 16), 3, True), ((8, 17), 3, False), ((1, 8), 3, False), ((8, 8), 1, False)],
+)
+def test_narrow_convolutions_run_channels_last(channels, kernel, last):
     x = torch.randn(2, channels[0], 9, 8, 7)
     with cpu_convolutions(CPU):
-        found = torch.nn.Conv3d(*channels, 3)(x)
+        found = torch.nn.Conv3d(*channels, kernel)(x)
     assert found.is_contiguous(memory_format=torch.channels_last_3d) is last
 
 
@@ -120,8 +137,18 @@ def test_a_switch_of_the_user_is_heeded():
     assert "aten::mkldnn_convolution" not in operators(run)
 
 
-def test_outside_nothing_changes():
+def test_outside_on_other_devices_and_without_onednn_nothing_changes(monkeypatch):
     convolution, x = torch.nn.Conv3d(1, 2, 3), torch.randn(1, 1, 6, 6, 6)
-    with cpu_convolutions(CPU):
-        pass
-    assert "aten::slow_conv3d_forward" in operators(lambda: convolution(x))
+
+    def run():
+        with cpu_convolutions(CPU):
+            pass
+        convolution(x)
+        with cpu_convolutions(torch.device("cuda")):
+            convolution(x)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        with cpu_convolutions(CPU):
+            convolution(x)
+
+    assert "aten::slow_conv3d_forward" in (found := operators(run))
+    assert "aten::mkldnn_convolution" not in found

@@ -30,6 +30,7 @@ from svgd_monai.committee import (
     PosteriorStep,
     svgd_direction,
 )
+from svgd_monai.committee.optimizer import check_optimizer
 from svgd_monai.errors import SettingsError
 
 LOSS = LogDiceLoss(to_onehot_y=True, softmax=True)
@@ -179,11 +180,16 @@ class Own(Novograd):
 
 
 MUON = [torch.optim.Muon] if hasattr(torch.optim, "Muon") else []  # torch 2.9 and newer
+OTHERS = [type(name, (torch.optim.SGD,), {}) for name in ("LAMB", "LARS", "Lamb")]  # of packages that are not here
 
 
-@pytest.mark.parametrize("make", [torch.optim.Adafactor, torch.optim.LBFGS, *MUON, Novograd, Own])
+@pytest.mark.parametrize("make", [torch.optim.Adafactor, torch.optim.LBFGS, *MUON, Novograd, Own, *OTHERS])
 def test_an_optimiser_that_mixes_the_particles_is_refused(make):
     assert refuse(make).startswith(f"optimizer: {make.__name__} takes a statistic over a whole tensor")
+
+
+def test_an_optimiser_that_knows_no_weight_decay_will_do():
+    check_optimizer(torch.optim.Rprop([Particles(Small(), 2).values]))
 
 
 def test_compilation_is_refused():
