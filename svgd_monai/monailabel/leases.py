@@ -58,7 +58,7 @@ class LeaseBook:
                 without a label.
 
         Returns:
-            The image; None where every one is labelled or in another's hands.
+            The image; None where every one is labelled or leased to another annotator.
 
         Raises:
             RunFolderError: another process has held the lock for a minute.

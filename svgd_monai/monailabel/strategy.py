@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 class CommitteeStrategy(Strategy):
     """Hands out the unlabelled image of the best score that no other annotator holds.
 
-    Whoever asks again gets the image that he holds already, until it is labelled. Annotators are told apart by the
+    An annotator who asks again gets the leased image again, until it is labelled. Annotators are told apart by the
     ``client_id`` of their requests; a request without one always gets another image. Where no image has a score, images
     go out in the order of their names, as MONAI Label's strategy ``first`` has it, with a line in the log; images
     without a score come behind those with one. Scores of an earlier committee count until there are new ones, behind
@@ -44,7 +44,7 @@ class CommitteeStrategy(Strategy):
 
         Returns:
             ``id`` of the image, with its ``rank`` and ``score`` where known; None, as of MONAI Label's own strategies,
-            where every image is labelled or in another's hands.
+            where every image is labelled or leased to another annotator.
         """
 
         def ranked() -> tuple[Sequence[str], Collection[str]]:
