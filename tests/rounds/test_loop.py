@@ -135,6 +135,12 @@ def test_mutual_information_is_computed_once_per_pair_over_a_run(finished):
     assert pairs == labelled * pool - labelled * (labelled - 1) // 2
 
 
+def test_volumes_are_preprocessed_once_over_a_run(finished):
+    pool, held_out = 6, 2
+    # Of the pool without a label, and those that were labelled and drawn with it too.
+    assert len(list((finished / "cache/volumes").iterdir())) <= pool + held_out + len(labelled_at(finished, 2))
+
+
 def test_tensorboard_shows_training_rounds_pool_and_queries(finished):
     events = EventAccumulator(
         str(finished / "tensorboard"), size_guidance={"scalars": 0, "histograms": 0, "images": 0}

@@ -66,14 +66,15 @@ def test_a_run_prepares_all_its_cases_compares_its_pool_and_flags_what_is_odd(tm
         (root / folder / names[-1]).write_bytes((root / folder / names[0]).read_bytes())
     task = load_task(root, tmp_path / "cache")
     first, second, third, *others, last = sorted(task.dataset.items)
-    split = Split(initial=(second, last), pool=tuple(others), validation=(third,), test=(first,))
+    split = Split(initial=(last,), pool=(second, *others), validation=(third,), test=(first,))
     task.facts[third] = replace(task.facts[third], spacing=(1.0, 1.0, 9.0))
     scaled, flags = preprocessing(ScaleIntensityd("image")), tmp_path / "flagged_cases.csv"
     with pytest.raises(SettingsError, match=r"^mi_grid: null needs volumes of one shape"):
         prepare_volumes(task, split, scaled, tmp_path / "volumes", one_shape=True)
+    assert prepare_volumes(task, replace(split, pool=()), scaled, tmp_path / "volumes", one_shape=True) == []
     assert prepare_volumes(task, split, scaled, tmp_path / "volumes", flags) == []
     assert [(row["case"], row["role"], row["what"], row["other_role"]) for row in read_csv(flags)] == [
         (first, "test", "copy", "initial"), (third, "validation", "spacing", ""), (last, "initial", "copy", "test"),
     ]  # fmt: skip
-    # The initial ones with their label and without; a copy shares its original's.
-    assert len(list((tmp_path / "volumes").iterdir())) == 12 + 2
+    # The initial one with its label and without.
+    assert len(list((tmp_path / "volumes").iterdir())) == 12 + 1
