@@ -5,8 +5,9 @@ import logging
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Events
 from monai.handlers import ValidationHandler
+from test_trainer import make_trainer
 from torch import nn
 
 from svgd_monai.committee import (
@@ -123,10 +124,8 @@ def test_a_metric_of_each_class_is_a_record_for_each_and_what_is_no_number_is_no
 
 
 def test_a_training_that_is_already_behind_its_last_step_is_not_logged(caplog):
-    engine = Engine(lambda engine, batch: None)
-    engine.state.balance = None
     with caplog.at_level(logging.INFO):
-        CommitteeTracker().log(engine)
+        CommitteeTracker().log(make_trainer())
     assert not caplog.records
 
 

@@ -113,6 +113,7 @@ def test_one_particle_with_a_flat_prior_is_plain_training_to_the_bit(optimizer, 
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: seen.append(e.state.output["loss"].item()))
     trainer.run()
     assert seen == losses
+    assert type(trainer.state.output["image"]) is torch.Tensor, "a MetaTensor's dispatch costs time"
     assert torch.equal(particles.values[0], torch.cat([p.detach().reshape(-1) for p in network.parameters()]))
 
 
@@ -135,6 +136,7 @@ def test_rows_hold_the_losses_gradients_after_backward_and_minus_phi_after_the_s
     phi = svgd_direction(before, -4 * gradients - before / 4)
     torch.testing.assert_close(rows[IterationEvents.MODEL_COMPLETED], -phi, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(trainer.state.member_losses, torch.stack(losses).detach())
+    assert not trainer.state.member_losses.requires_grad, "it would hold the graph of every step that is noted"
     torch.testing.assert_close(trainer.state.output["loss"], torch.stack(losses).detach().mean())
     mean = torch.stack([network(batch["image"]).softmax(1) for network in networks]).mean(0)
     torch.testing.assert_close(trainer.state.output["pred"], mean.detach())
@@ -241,6 +243,19 @@ def test_the_network_trains_in_training_mode():
     )
     trainer.run()
     assert modes == [(True, True)]
+
+
+def test_a_batch_is_prepared_as_in_monais_trainer():
+    seen = []
+
+    def prepare(batch, device, non_blocking, **options):
+        seen.append((device, non_blocking, options))
+        return batch["scan"], batch["mask"]
+
+    (batch,) = batches(1)
+    data = [{"scan": batch["image"], "mask": batch["label"]}]
+    make_trainer(data=data, prepare_batch=prepare, non_blocking=True, to_kwargs={"copy": True}).run()
+    assert seen == [(torch.device("cpu"), True, {"copy": True})]
 
 
 def test_a_batch_of_nothing_is_refused():
