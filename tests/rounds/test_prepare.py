@@ -49,6 +49,12 @@ def test_constant_images_and_those_beyond_the_histogram_are_named_once(make, tmp
     assert beyond.startswith("intensity: in 2 cases (high first) more than 5 % of the voxels")
 
 
+def test_an_image_with_one_constant_channel_is_not_constant(make, tmp_path):
+    flat = np.full((10, 10, 10), 0.5)
+    items = [make("one", np.stack([values(0), flat], -1)), make("both", np.stack([flat, flat], -1))]
+    assert prepare_items(items, preprocessing(Identityd("image")), tmp_path / "cache") == ["both"]
+
+
 def test_the_images_that_are_compared_are_of_one_shape(make, tmp_path):
     items = [make("small", values(0)), make("large", values(1, (10, 10, 12))), make("other", values(2))]
     plain = preprocessing(Identityd("image"))
