@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,21 @@ import nibabel as nib
 import torch
 from monai.data import MetaTensor, NibabelReader
 from monai.transforms import Spacingd, SpatialResample, Transform
+from monai.utils import ensure_tuple
 
 from svgd_monai.data.nifti import HEADER_ERRORS, read_bytes
 from svgd_monai.errors import DataError
 from svgd_monai.files import reason
 
 IMAGE, LABEL = "image", "label"
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """Files of which nibabel could not even read the headers, and why."""
+
+    names: Sequence[str | os.PathLike[str]]
+    error: Exception
 
 
 class FileAffineReader(NibabelReader):
@@ -38,11 +48,11 @@ class FileAffineReader(NibabelReader):
             data: a file, or several.
             kwargs: of :func:`nibabel.load`.
         """
-        self.filenames = [data] if isinstance(data, (str, os.PathLike)) else list(data)
+        names = self.filenames = [data] if isinstance(data, (str, os.PathLike)) else list(data)
         try:
-            images = [nib.load(name, **{**self.kwargs, **kwargs}) for name in self.filenames]
+            images = [nib.load(name, **{**self.kwargs, **kwargs}) for name in names]
         except Exception as error:  # noqa: BLE001 raised by get_data
-            return error
+            return _Unread(names, error)
         return images if len(images) > 1 else images[0]
 
     def get_data(self, img: Any) -> Any:
@@ -51,14 +61,16 @@ class FileAffineReader(NibabelReader):
         Raises:
             DataError: since it was checked the file has gone, may no longer be read, or was damaged.
         """
+        # Not the reader's own: of several threads, another may have read since.
+        names = img.names if isinstance(img, _Unread) else [each.get_filename() for each in ensure_tuple(img)]
         try:
-            if isinstance(img, Exception):
-                raise img
+            if isinstance(img, _Unread):
+                raise img.error
             return super().get_data(img)
         except (*HEADER_ERRORS, OSError, EOFError, zlib.error) as error:
-            for name in self.filenames:
+            for name in names:
                 read_bytes(Path(name))  # nibabel takes one that may not be read for one of an unknown format
-            raise DataError(f"{', '.join(map(str, self.filenames))} cannot be read ({reason(error)}).") from error
+            raise DataError(f"{', '.join(map(str, names))} cannot be read ({reason(error)}).") from error
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the files that were read last: they are no part of the key of a cache."""

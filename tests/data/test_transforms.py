@@ -22,8 +22,9 @@ from svgd_monai.data import (
     training_preprocessing,
 )
 from svgd_monai.data.checks import check_case
+from svgd_monai.data.spatial import FileAffineReader
 from svgd_monai.data.transforms import ToPlaind
-from svgd_monai.errors import SettingsError
+from svgd_monai.errors import DataError, SettingsError
 from svgd_monai.workflow.sentences import sentence_of
 
 identity = Identityd("image")
@@ -153,6 +154,18 @@ def test_a_file_that_can_no_longer_be_read_is_named(tmp_path, become, what):
     with pytest.raises(RuntimeError) as caught:  # MONAI's, around it
         preprocessing(identity, None)({"image": str(path)})
     assert re.fullmatch(rf"{path} {what}\.", sentence_of(caught.value))
+
+
+@pytest.mark.parametrize("become", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:500])])
+def test_threads_that_share_a_reader_name_the_file_that_each_has_read(tmp_path, become):
+    """As those of MONAI's ``CacheDataset`` do."""
+    names = [save(tmp_path / f"{n}.nii.gz", np.random.default_rng(n).random((9, 8, 7)), np.eye(4)) for n in range(2)]
+    become(Path(names[0]))
+    reader = FileAffineReader()
+    image = reader.read(names[0])
+    reader.read(names[1])
+    with pytest.raises(DataError, match=rf"^{names[0]} cannot be read"):
+        reader.get_data(image)
 
 
 def test_a_constant_image_stays_constant_at_another_spacing(tmp_path):
