@@ -61,7 +61,7 @@ class VolumeDataset(PersistentDataset):
 
     Args:
         data: items with ``image``, ``label`` and, as ``fingerprint``, the hash of their files that the checks have
-            found; without one, path, size and time of the files stand for it.
+            found, or what a user takes for their content; without one, path, size and time of the files stand for it.
         transform: deterministic transforms (cached) followed by random ones.
         cache_dir: where preprocessed volumes are kept; None keeps none on disk.
         seed: of the random transforms.

@@ -160,6 +160,14 @@ def test_a_file_that_changes_between_check_and_reading_does_not_enter_the_cache(
     assert torch.equal(item["image"], torch.as_tensor(np.load(data[0]["image"])))
 
 
+def test_a_fingerprint_of_the_users_own_is_taken_at_its_word(tmp_path):
+    data = [item | {"fingerprint": f"version {n}"} for n, item in enumerate(items(tmp_path))]
+    first = VolumeDataset(data, plain(), tmp_path / "cache")[0]
+    overwritten(data[0])
+    assert torch.equal(VolumeDataset(data, plain(), tmp_path / "cache")[0]["image"], first["image"])
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
 def test_another_preprocessing_is_computed(tmp_path):
     data = items(tmp_path)
     first = VolumeDataset(data, plain(), tmp_path / "cache")[0]
