@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pydoc
+import re
 
 import torch
 from monai.utils import OptionalImportError
@@ -14,18 +15,28 @@ from svgd_monai.errors import SvgdMonaiError, causes
 GO_ON = "the same command goes on where this one stopped"
 #: What a file system says of itself, though not always of which file: TensorBoard's writer does not.
 _FILE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+_IN_TRACEBACK = re.compile(rf"^{SvgdMonaiError.__module__}\.\w+: (.+)$", re.MULTILINE)
 
 
 def sentence_of(error: BaseException | None) -> str | None:
     """The sentence of the first user's error in the chain of causes; else of the first that MONAI or the system has."""
     other: str | None = None
     for found in causes(error):
+        if (handed_on := _handed_on(found)) is not None:
+            return handed_on
         if isinstance(found, SvgdMonaiError):
             return " ".join(str(found).split())
         if other is None and isinstance(found, OSError) and found.filename is not None:
             other = f"{found.filename}: {found.strerror}."
         other = other or _shortage(found) or _mistake(found)
     return other
+
+
+def _handed_on(error: BaseException) -> str | None:
+    """The sentence of the user's error of a loader's worker, of which torch hands on nothing but the traceback."""
+    text = str(error)
+    sentences = _IN_TRACEBACK.findall(text) if " in DataLoader worker process " in text.partition("\n")[0] else ()
+    return sentences[-1] if sentences else None  # the outermost stands last
 
 
 def _shortage(error: BaseException) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigWorkflow
+from torch._utils import ExceptionWrapper
 
 from svgd_monai.errors import CheckpointError, DataError, SvgdMonaiError
 from svgd_monai.workflow import boundary, calling_workflow, enter, run_steps
@@ -56,6 +57,18 @@ class TestSentence:
         outer = CheckpointError("outer.")
         outer.__cause__ = inner
         assert ending(wrapped(outer, 2)) == "outer."
+
+    @pytest.mark.parametrize("times", [0, 1])
+    def test_of_a_worker_that_loads_data(self, times):
+        """As itself or within MONAI's error it is handed on as a traceback."""
+
+        try:
+            raise wrapped(wrapped_in_ours(OSError(errno.ENOENT, "No such file or directory", "scan.nii.gz")), times)
+        except (DataError, RuntimeError):
+            caught = ExceptionWrapper(where="in DataLoader worker process 0")
+        with pytest.raises((DataError, RuntimeError), match=r"^Caught ") as raised:
+            caught.reraise()
+        assert ending(raised.value) == "scan cannot be read."
 
     def test_of_the_file_system_names_the_file(self):
         error = OSError(errno.ENOSPC, "No space left on device", "/runs/a/ledger.json")
