@@ -54,7 +54,8 @@ def stage_files(stages: Mapping[str, str | Sequence[str]], folder: Path) -> dict
                 ConfigParser.load_config_files([str(path) for path in found[stage]])
         except (OSError, UnicodeDecodeError, yaml.YAMLError, *_NO_CONFIGURATION) as error:
             listed = ", ".join(map(str, found[stage]))
-            raise SettingsError(f"stages: {listed} cannot be merged for {stage} ({reason(error)}).") from error
+            sentence = f"stages: {listed} cannot be read as the configuration of {stage} ({reason(error)})."
+            raise SettingsError(sentence) from error
     return found
 
 

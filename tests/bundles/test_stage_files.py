@@ -134,7 +134,7 @@ class TestMistakes:
         result = loop(bundle, tmp_path / "out", **{"stages#train": ["train.yaml", str(path)]})
         assert result.exit_code == 1
         assert result.last_line.startswith("stages: ")
-        assert f"{path} cannot be merged for train (" in result.last_line
+        assert f"{path} cannot be read as the configuration of train (" in result.last_line
         assert why in result.last_line
         assert not (tmp_path / "out").exists()
 
