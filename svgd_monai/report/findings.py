@@ -132,7 +132,7 @@ def reach_text(reach: Reach) -> str:
     if reach.pool:
         text += f" of {reach.pool} ({percent(reach.labels / reach.pool)})"
     if reach.validation:
-        text += f" besides {reach.validation} validation cases"
+        text += f" besides {count(reach.validation, 'validation case')}"
     return f"{text}, but only at the curve's last label count" if reach.at_the_end else text
 
 

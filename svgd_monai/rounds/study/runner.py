@@ -145,7 +145,7 @@ class Study:
             time.sleep(_POLL)
         self._look_elsewhere()
         if elsewhere := sum(state == ELSEWHERE for state in self.states.values()):
-            logger.info("%d runs are with other processes; run the same command again to check on them.", elsewhere)
+            logger.info("Runs with other processes: %d; run the same command again to check on them.", elsewhere)
 
     def _next(self) -> Cell | None:
         """The next cell to start; one whose first committee another cell is about to train waits for it."""
