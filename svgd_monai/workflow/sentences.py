@@ -54,7 +54,7 @@ def _shortage(error: BaseException) -> str | None:
         device = "of the GPU " if "CUDA" in text else ""
         return (
             f"The memory {device}does not suffice. On a machine with more, {GO_ON}; a run with a smaller batch_size, "
-            "roi_size or num_particles needs less, and another output_dir."
+            "roi_size or num_particles needs less, in another output_dir."
         )
     return None
 
