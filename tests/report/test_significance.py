@@ -154,7 +154,7 @@ def simulate(seeds, methods=3, gain=0.0, skewed=False, studies=STUDIES):
     return np.asarray(found)
 
 
-@pytest.mark.parametrize(("seeds", "skewed"), [(3, True), (5, False)])
+@pytest.mark.parametrize(("seeds", "skewed"), [pytest.param(3, True, marks=pytest.mark.long), (5, False)])
 def test_without_a_true_difference_false_alarms_are_as_rare_as_promised(seeds, skewed):
     p = simulate(seeds, skewed=skewed)
     alarms = p < LEVEL

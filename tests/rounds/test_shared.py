@@ -94,6 +94,7 @@ def test_a_process_that_dies_ends_the_run_with_a_sentence_and_one_process_goes_o
     assert outcome(tmp_path) == outcome(alone)
 
 
+@pytest.mark.long
 def test_two_processes_go_on_with_a_training_that_had_but_to_write_its_end(alone, phantom_mr, tmp_path):
     """The first is done at once, and removes what the other has yet to read."""
     argv = arguments(phantom_mr, tmp_path, OVERLAY)
