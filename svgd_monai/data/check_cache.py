@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from svgd_monai.data.entries import Item
-from svgd_monai.data.nifti import read_bytes
+from svgd_monai.data.nifti import file_hash
 from svgd_monai.errors import DataError, RunFolderError
 from svgd_monai.files import read_json, reason, write_json
 
@@ -134,7 +134,7 @@ def check_unchanged(item: Mapping[str, Any]) -> None:
     """
     hashes = str(item.get("fingerprint", "")).split("+")
     for key, known in zip(("image", "label"), hashes, strict=False):
-        if key in item and _SHA256.fullmatch(known) and _sha256(item[key]) != known:
+        if key in item and _SHA256.fullmatch(known) and file_hash(Path(item[key])) != known:
             raise DataError(f"{item[key]} has changed since it was checked; the same command checks it again.")
 
 
@@ -166,8 +166,4 @@ def _same_content(stamps: Mapping[str, _Stamp], old_stamps: Mapping[str, _Stamp]
     if {key: stamp[1] for key, stamp in stamps.items()} != {key: stamp[1] for key, stamp in old_stamps.items()}:
         return False
     hashes = {"image": facts.image_sha256, "label": facts.label_sha256}
-    return all(_sha256(stamp[0]) == hashes[key] for key, stamp in stamps.items())
-
-
-def _sha256(path: str) -> str:
-    return hashlib.sha256(read_bytes(Path(path))).hexdigest()
+    return all(file_hash(Path(stamp[0])) == hashes[key] for key, stamp in stamps.items())

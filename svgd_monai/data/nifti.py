@@ -101,6 +101,15 @@ def read_bytes(path: Path) -> bytes:
     return raw
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal.
+
+    Raises:
+        DataError: the file is missing, empty or not readable.
+    """
+    return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
 def _unpack(path: Path, raw: bytes, channels: int | None) -> tuple[bytes, Any]:
     """The uncompressed content, exactly as long as its header says, and nibabel's class for it."""
     compressed = path.name.endswith(".gz")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from svgd_monai.data.check_cache import CHECKS_FILE, CaseFacts
 from svgd_monai.data.checks import check_cases
 from svgd_monai.data.datalist import read_dataset, read_images
 from svgd_monai.data.entries import Item, is_file, is_folder
-from svgd_monai.data.nifti import NIFTI_SUFFIXES, read_bytes
+from svgd_monai.data.nifti import NIFTI_SUFFIXES, file_hash
 from svgd_monai.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -128,7 +127,7 @@ def find_people_data(
     for key, items in held.items():
         for case in sorted(set(items) & set(pool)):
             ours, theirs = Path(pool[case]["image"]), Path(items[case]["image"])
-            if _sha256(ours) != _sha256(theirs):
+            if file_hash(ours) != file_hash(theirs):
                 raise DataError(f"{key}: the case {case} differs from the image {ours} of the same name; rename one.")
             logger.info("The case %s is in the %s set and leaves the pool.", case, key)
             del pool[case]
@@ -170,7 +169,3 @@ def _paired(item: Item, labels: Path, key: str) -> Item:
         if is_file(path):
             return {**item, "label": str(path)}
     raise DataError(f"{key}: the case {item['case']} has no label {found[0]}.")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(read_bytes(path)).hexdigest()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-from svgd_monai.data.nifti import read_bytes
+from svgd_monai.data.nifti import file_hash
 from svgd_monai.errors import DataError
 from svgd_monai.rounds.people.ledger import PeopleLedger, slots
 from svgd_monai.rounds.people.notes import Complaint
@@ -35,7 +34,7 @@ def presegmentation_of(root: Path, ledger: PeopleLedger, case: str, digest: str 
 def saved_over(path: Path, made: str) -> bool:
     """Whether a pre-segmentation is no longer what its worklist handed out, a file of the hash ``made``."""
     try:
-        return hashlib.sha256(read_bytes(path)).hexdigest() != made
+        return file_hash(path) != made
     except DataError:
         return True
 
