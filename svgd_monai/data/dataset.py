@@ -113,18 +113,18 @@ class VolumeDataset(PersistentDataset):
 
         In place of MONAI's, whose file a kill can leave in part, and which then refuses to start again.
         """
-        if self.cache_dir is None:
-            return self._pre_transform(item_transformed)
-        file = self.cache_dir / f"{_content_hash(item_transformed).decode()}{self.transform_hash}.pt"
-        if file.is_file():
+        name = f"{_content_hash(item_transformed).decode()}{self.transform_hash}.pt"
+        file = None if self.cache_dir is None else self.cache_dir / name
+        if file is not None and file.is_file():
             try:
                 return read_torch(file)
             except RunFolderError as error:
                 logger.warning("%s The volume is preprocessed again.", error)
         volume = self._pre_transform(dict(item_transformed))  # a transform may change what it is given
-        check_unchanged(item_transformed)  # or the cache would for ever give one file's volume for the other
-        with contextlib.suppress(PermissionError):  # a cache that may only be read
-            write_torch(file, convert_to_tensor(volume, convert_numeric=False, track_meta=False), durable=False)
+        check_unchanged(item_transformed)  # or a cache would for ever give one file's volume for the other
+        if file is not None:
+            with contextlib.suppress(PermissionError):  # a cache that may only be read
+                write_torch(file, convert_to_tensor(volume, convert_numeric=False, track_meta=False), durable=False)
         return volume
 
     def _preprocessed(self, item: int) -> Any:

@@ -39,7 +39,7 @@ class FileAffineReader(NibabelReader):
     """
 
     def read(self, data: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], **kwargs: Any) -> Any:
-        """The image of nibabel, or a list of them for several files, not yet loaded; or the error that came of it.
+        """The image of nibabel, or a list of them for several files, not yet loaded; or why they cannot be read.
 
         The error is left to :meth:`get_data` to raise: whatever a reader raises here, MONAI's ``LoadImage`` says only
         that no reader suits the file, and not that the file has gone.

@@ -148,6 +148,13 @@ def test_another_content_is_read(tmp_path, change):
     assert ("label" in item) == ("label" in change(data[0]))
 
 
+def test_a_file_that_changes_between_check_and_reading_is_refused_without_a_cache_too(tmp_path):
+    data = items(tmp_path)
+    overwritten(data[0])
+    with pytest.raises(DataError, match=rf"^{data[0]['image']} has changed since it was checked"):
+        VolumeDataset(data, plain(), None)[0]
+
+
 def test_a_file_that_changes_between_check_and_reading_does_not_enter_the_cache(tmp_path):
     data = items(tmp_path)
     for key in ("image", "label"):
