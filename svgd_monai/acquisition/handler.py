@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -169,9 +169,7 @@ class AcquisitionHandler:
             return
         rows = self._rows(view, scores, queried)
         if self.ranking_file is not None:
-            unlabelled = [row for row in rows if not row["labelled"]]
-            ranked = [{**row, "rank": rank} for rank, row in enumerate(unlabelled, start=1)]
-            write_csv(self.ranking_file, RANKING_COLUMNS, [{k: row[k] for k in RANKING_COLUMNS} for row in ranked])
+            write_ranking(self.ranking_file, [row for row in rows if not row["labelled"]])
         write_csv(self.folder / SCORES_FILE, COLUMNS, rows)
         if self.count > 0:
             write_json(self.folder / QUERIES_FILE, queried)
@@ -215,6 +213,17 @@ class AcquisitionHandler:
                 "mutual information is undefined for %s, whose image is constant after preprocessing: ranked last",
                 ", ".join(undefined),
             )
+
+
+def write_ranking(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the order in which to label.
+
+    Args:
+        path: of the CSV.
+        rows: of ``scores.csv``, those of the unlabelled cases in their order.
+    """
+    ranked = [{**{key: row[key] for key in RANKING_COLUMNS}, "rank": rank} for rank, row in enumerate(rows, start=1)]
+    write_csv(path, RANKING_COLUMNS, ranked)
 
 
 def _let_go(engine: Engine) -> None:

@@ -129,6 +129,7 @@ class ActiveLearning:
             self.ledger = self._read_ledger(Ledger(split))
             if not (finished and self.folder.ledger_file.is_file()):
                 write_json(self.folder.ledger_file, self.ledger.as_dict())
+            self._round(len(self.ledger.queries)).rank_again()
             if finished and not self.folder.lacks_tables(len(self.ledger.queries) + 1):
                 logger.info("The run in %s is finished; nothing is left to do.", self.folder.root)
                 return

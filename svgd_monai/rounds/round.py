@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from svgd_monai.acquisition.handler import COLUMNS, QUERIES_FILE, RANKING_COLUMNS, SCORES_FILE
+from svgd_monai.acquisition.handler import COLUMNS, QUERIES_FILE, SCORES_FILE, write_ranking
 from svgd_monai.committee.keeper import TRAINING_FILE
 from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.evaluation.cases import case_rows, summarise_results
 from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
 from svgd_monai.files import read_json, write_bytes, write_csv, write_json
 from svgd_monai.rounds.curve import TIMES_FILE
-from svgd_monai.rounds.run_folder import RunFolder
+from svgd_monai.rounds.run_folder import RunFolder, read_table
 from svgd_monai.rounds.stages import Stages
 
 DATALIST_FILE = "datalist.json"
@@ -113,8 +113,18 @@ class Round:
         """An empty pool has an empty ranking."""
         if self.scored(final=True):
             return
-        write_csv(self.run.ranking_file, RANKING_COLUMNS, [])
+        write_ranking(self.run.ranking_file, [])
         write_csv(self.folder / SCORES_FILE, COLUMNS, [])
+
+    def rank_again(self) -> None:
+        """Write a lost ranking anew, where this is the newest round with scores: they hold all that is in it.
+
+        Raises:
+            RunFolderError: the scores are damaged.
+        """
+        scores = self.folder / SCORES_FILE
+        if scores.is_file() and not self.run.ranking_file.is_file():
+            write_ranking(self.run.ranking_file, [row for row in read_table(scores) if row["labelled"] == "false"])
 
     def queries(self) -> list[str]:
         """The chosen cases, best first.

@@ -81,8 +81,8 @@ class RunFolder:
             COMMITTEE_FILE: check_torch,
             TRAINING_FILE: read_json,
             METRICS_FILE: read_json,
-            CASES_FILE: _check_table,
-            SCORES_FILE: _check_table,
+            CASES_FILE: read_table,
+            SCORES_FILE: read_table,
             TIMES_FILE: read_json,
         }
         for name, check in checks.items():
@@ -184,11 +184,11 @@ def removable(what_follows: str = "makes it again") -> Iterator[None]:
         raise RunFolderError(f"{error} Remove it, and the same command {what_follows}.") from error
 
 
-def _check_table(path: Path) -> None:
-    """Refuse a table that is cut off: its last line has no end, or too few fields."""
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a table, and refuse one that is cut off: its last line has no end, or too few fields."""
     if not path.read_bytes().endswith(b"\n"):
         raise RunFolderError(f"{path} is cut off.")
-    read_csv(path)
+    return read_csv(path)
 
 
 def run_record(

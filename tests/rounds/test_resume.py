@@ -122,19 +122,19 @@ def test_a_query_file_that_was_changed_by_hand_is_refused(uninterrupted, phantom
     assert result.last_line.endswith("queries.json differ; one of them was changed by hand.")
 
 
-#: What a committee gives again, also in a run that is finished.
-OF_A_COMMITTEE = ("round_000/scores.csv", "round_000/metrics.json", "learning_curve.csv")
+#: What is made again also in a run that is finished: of the committees, and of the scores.
+ALSO_WHEN_FINISHED = ("round_000/scores.csv", "round_000/metrics.json", "learning_curve.csv", "ranking.csv")
 
 
 @pytest.mark.parametrize(
     "name",
-    ["ledger.json", "round_001/queries.json", "round_000/training.json", "round_000/times.json", *OF_A_COMMITTEE],
+    ["ledger.json", "round_001/queries.json", "round_000/training.json", "round_000/times.json", *ALSO_WHEN_FINISHED],
 )
 def test_a_run_goes_on_without_a_file_that_may_be_removed(name, uninterrupted, phantom_mr, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(uninterrupted, copy)
     (copy / name).unlink()
-    if name not in OF_A_COMMITTEE:
+    if name not in ALSO_WHEN_FINISHED:
         run_file = copy / "run.json"
         run_file.write_text(run_file.read_text().replace('"finished": true', '"finished": false'))
     assert run(arguments(phantom_mr, copy)).code == 0

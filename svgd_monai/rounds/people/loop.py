@@ -97,6 +97,8 @@ class PeopleLearning(ActiveLearning):
             self.dataset = state.dataset_of(self.folder.root, self.data, self.classes, self.settings["in_channels"])
             state.read_rounds(self.people, map(self._round, count()), self.dataset)
             self.worklists = Worklists(self.folder, self.stages, self.settings, self.classes, self.people, self.data)
+            if self.people.training:
+                self._round(len(self.people.training) - 1).rank_again()
             self._take_in()
             try:
                 if finished and not (self.people.unlabelled and len(self.people.training) <= self.rounds):

@@ -166,11 +166,13 @@ def test_the_ledger_tells_cost_hash_and_time(finished):
     assert [record["file"] for record in refused] == [f"labels/{finished.worklist(0)[2]}.nii.gz"]
 
 
-def test_a_finished_run_takes_more_rounds(finished, tmp_path):
+def test_a_finished_run_makes_a_lost_ranking_again_and_takes_more_rounds(finished, tmp_path):
     folder = tmp_path / "more"
     shutil.copytree(finished.folder, folder, symlinks=True)
+    (folder / "ranking.csv").unlink()
     team = Team(finished.truth.parent, folder)
     assert "finished" in team.works()
+    assert outcome(folder)["ranking"] == outcome(finished.folder)["ranking"]
     assert "Worklist 5, 2 cases" in team.works(rounds=LAST + 1)
 
 
