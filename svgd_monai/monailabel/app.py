@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from svgd_monai.errors import SettingsError
 from svgd_monai.monailabel.interfaces import ScoringMethod, Strategy, app_base, stock_app
 from svgd_monai.monailabel.leases import LeaseBook
-from svgd_monai.monailabel.pool import PoolScorer
+from svgd_monai.monailabel.pool import QUERY_KEYS, PoolScorer
 from svgd_monai.monailabel.scoring import CommitteeScoring
 from svgd_monai.monailabel.strategy import CommitteeStrategy
 
@@ -34,7 +36,19 @@ class CommitteeApp(_Stock, _Base):
     Both have the name of the bundle. MONAI Label finds an app by a base of the name ``MONAILabelApp``, hence the
     second. What they keep lies beside the images, in ``.svgd_monai``: leases of images, preprocessed volumes, mutual
     information. For a remote datastore it lies in the app's folder.
+
+    Args:
+        app_dir: the app's folder.
+        studies: the datastore: a folder, or its address.
+        conf: what the server's ``--conf`` says.
+
+    Raises:
+        SettingsError: a name in ``conf`` is nearly one of ours, or the value of one of ours is wrong.
     """
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        check_names(conf)
+        super().__init__(app_dir, studies, conf)
 
     def init_strategies(self) -> dict[str, Strategy]:
         """The stock strategies and, for each bundle, the committee's; all of these share the leases."""
@@ -58,6 +72,19 @@ class CommitteeApp(_Stock, _Base):
         if "://" in self.studies:
             return Path(self.app_dir) / ".svgd_monai" / hashlib.sha256(self.studies.encode()).hexdigest()[:16]
         return Path(self.studies) / ".svgd_monai"
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse a mistyped key of ours. Others are left alone: MONAI Label has keys of its own and lists them nowhere.
+
+    Raises:
+        SettingsError: a name is nearly that of a key.
+    """
+    ours = (*QUERY_KEYS, "lease_hours")
+    for name in names:
+        near = get_close_matches(name, ours, n=1, cutoff=0.8)
+        if near and name not in ours:
+            raise SettingsError(f"--conf {name}: there is no such key; did you mean {near[0]}?")
 
 
 def _hours(value: Any) -> float:

@@ -179,13 +179,27 @@ def test_nothing_is_left_as_monai_label_says_it(served):
     assert served.app.next_sample({"strategy": served.name, "client_id": "a"}) == {}
 
 
+def test_a_mistyped_conf_key_is_refused_and_those_of_monai_label_are_not():
+    from svgd_monai.errors import SettingsError
+    from svgd_monai.monailabel.app import check_names
+
+    with pytest.raises(SettingsError, match=r"--conf aquisition: there is no such key; did you mean acquisition\?"):
+        check_names({"models": "hippocampus_mri_svgd", "aquisition": "bald"})
+    check_names(
+        ["models", "preload", "skip_trainers", "sam2", "server_mode", "auth_token", "model_filename", "zoo_repo",
+         "zoo_source", "epistemic_model", "epistemic_max_samples", "epistemic_simulation_size", "epistemic_dropout"]
+    )  # fmt: skip
+
+
 def test_the_app_takes_the_query_and_the_life_of_a_lease_from_conf(phantoms, tmp_path):
     served = Served("mr", phantoms["mr"], tmp_path, MAIN, acquisition="bald", lease_hours="2")
     assert "bald" in served.app.info()["scoring"][served.name]["description"]
     assert served.app._strategies[served.name].leases.seconds == 7200
 
 
-@pytest.mark.parametrize("conf", [{"lease_hours": "never"}, {"lease_hours": "-1"}, {"acquisition": "best"}])
+@pytest.mark.parametrize(
+    "conf", [{"lease_hours": "never"}, {"lease_hours": "-1"}, {"acquisition": "best"}, {"normalize": "rank"}]
+)
 def test_a_wrong_conf_is_refused_by_name(conf, phantoms, tmp_path):
     from svgd_monai.errors import SettingsError
 
