@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai.transforms import Compose
+from torch import Tensor
 from tqdm import tqdm
 
 from svgd_monai.acquisition import get_strategy, is_constant
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 #: Share of voxels outside [0, 1], the range of the joint histogram, beyond which a case is told.
 BEYOND = 0.05
+#: Share of voxels at an image's highest value beyond which it was clipped there, and a case is told. Robust percentiles
+#: leave at most 0.7 % there in the 260 scans of Task04; in Hounsfield units, clipped for soft tissue, it is bone.
+CLIPPED = 0.25
 
 
 def check_parts(stages: Stages, folder: RunFolder) -> None:
@@ -115,7 +119,9 @@ def prepare_items(
     pads = len(content.transforms) < len(preprocessing.flatten().transforms)
     volumes = VolumeDataset(items, preprocessing, Path(cache_dir))
     contents = VolumeDataset(items, content, Path(cache_dir))
-    seen, constant, signatures, beyond = set(), [], {}, []
+    seen, constant, signatures = set(), [], {}
+    beyond: list[str] = []
+    clipped: list[str] = []
     shapes: dict[tuple[int, ...], str] = {}
     for index, item in enumerate(tqdm(items, desc="Preparing volumes", disable=None, leave=False)):
         volume = volumes.prepare(index)
@@ -136,15 +142,34 @@ def prepare_items(
         if bool(is_constant(image).all()):
             constant.append(item["case"])
             logger.warning("case %s: the image is constant after preprocessing", item["case"])
+        elif _share_of_highest(image) > CLIPPED:
+            clipped.append(item["case"])
         if flags_file is not None:
             signatures[item["case"]] = signature(image)
+    _warn_of_intensities(beyond, clipped)
+    if flags_file is not None:
+        known = {case: fact for case, fact in (facts or {}).items() if case in signatures}
+        report_flags(flags_file, signatures, known, roles)
+    return constant
+
+
+def _share_of_highest(image: Tensor) -> float:
+    """Share of a channel's voxels that have its highest value, in the channel in which it is largest."""
+    channels = image.flatten(1)
+    return float((channels == channels.amax(1, keepdim=True)).float().mean(1).max())
+
+
+def _warn_of_intensities(beyond: Sequence[str], clipped: Sequence[str]) -> None:
     if beyond:
         logger.warning(
             "intensity: in %d cases (%s first) more than %.0f %% of the voxels lie outside [0, 1] after preprocessing; "
             "mutual information counts them all as the lowest or the highest value.",
             len(beyond), beyond[0], 100 * BEYOND,
         )  # fmt: skip
-    if flags_file is not None:
-        known = {case: fact for case, fact in (facts or {}).items() if case in signatures}
-        report_flags(flags_file, signatures, known, roles)
-    return constant
+    if clipped:
+        logger.warning(
+            "intensity: in %d cases (%s first) more than %.0f %% of the voxels have the highest value after "
+            "preprocessing, so nothing in them can be told apart; are these scans in the units that the key intensity "
+            "expects, such as Hounsfield units?",
+            len(clipped), clipped[0], 100 * CLIPPED,
+        )  # fmt: skip

@@ -49,6 +49,20 @@ def test_constant_images_and_those_beyond_the_histogram_are_named_once(make, tmp
     assert beyond.startswith("intensity: in 2 cases (high first) more than 5 % of the voxels")
 
 
+def test_images_that_were_clipped_at_the_top_are_named_once(make, tmp_path, caplog):
+    """A clip for Hounsfield units leaves little of a scan in other ones, and nobody would see why."""
+    high, nearly = values(0), values(1)
+    high.flat[:260] = nearly.flat[:240] = 1
+    one_channel = np.stack([values(2), high], -1)
+    items = [
+        make("nearly", nearly), make("high", high, label=True), make("high", high), make("one channel", one_channel),
+        make("flat", np.ones((10, 10, 10))),
+    ]  # fmt: skip
+    assert prepare_items(items, preprocessing(Identityd("image")), tmp_path / "cache") == ["flat"]
+    _, clipped = caplog.messages
+    assert clipped.startswith("intensity: in 2 cases (high first) more than 25 % of the voxels have the highest value")
+
+
 def test_an_image_with_one_constant_channel_is_not_constant(make, tmp_path):
     flat = np.full((10, 10, 10), 0.5)
     items = [make("one", np.stack([values(0), flat], -1)), make("both", np.stack([flat, flat], -1))]
