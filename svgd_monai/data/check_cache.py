@@ -89,7 +89,7 @@ class CheckCache:
     def check(self, item: Item) -> CaseFacts:
         """The facts of ``item``, from the cache where its files are unchanged."""
         # Taken before the files are read: a file that changes in between is read again next time.
-        stamps: dict[str, _Stamp] = {key: _stamp(Path(item[key])) for key in ("image", "label") if key in item}
+        stamps: dict[str, _Stamp] = {key: file_stamp(Path(item[key])) for key in ("image", "label") if key in item}
         old_stamps, facts = self.known.get(item["case"], ({}, None))
         if facts is not None and stamps == old_stamps:
             return facts
@@ -138,6 +138,19 @@ def check_unchanged(item: Mapping[str, Any]) -> None:
             raise DataError(f"{item[key]} has changed since it was checked; the same command checks it again.")
 
 
+def file_stamp(path: Path) -> _Stamp:
+    """A file's path, size in bytes, and time of its last change in nanoseconds.
+
+    Raises:
+        DataError: it is gone, or may not be reached.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+    return [str(path), status.st_size, status.st_mtime_ns]
+
+
 def _digest(cases: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(cases, sort_keys=True).encode()).hexdigest()
 
@@ -151,14 +164,6 @@ def _facts(content: Mapping[str, Any]) -> CaseFacts:
     affine = tuple(tuple(row) for row in content["affine"])
     volumes = {int(value): volume for value, volume in content["volume_ml"].items()}
     return CaseFacts(**{**content, **tuples, "affine": affine, "volume_ml": volumes})
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-    return [str(path), status.st_size, status.st_mtime_ns]
 
 
 def _same_content(stamps: Mapping[str, _Stamp], old_stamps: Mapping[str, _Stamp], facts: CaseFacts) -> bool:

@@ -21,7 +21,7 @@ from monai.utils import convert_to_tensor
 from torch.utils.data import Sampler
 
 from svgd_monai.data.cache_key import transform_key
-from svgd_monai.data.check_cache import CHECKS_FILE, check_unchanged
+from svgd_monai.data.check_cache import CHECKS_FILE, check_unchanged, file_stamp
 from svgd_monai.data.checks import check_cases
 from svgd_monai.data.nifti import case_id
 from svgd_monai.errors import RunFolderError
@@ -242,7 +242,5 @@ def _content_hash(item: Mapping[str, Any]) -> bytes:
     parts = [f"{name}={item[name]}" for name in ("case", "fingerprint") if name in item]
     parts.append("labelled" if "label" in item else "unlabelled")
     if "fingerprint" not in item:
-        for file in _files(item):
-            status = Path(file).stat()
-            parts.append(f"{file}:{status.st_size}:{status.st_mtime_ns}")
+        parts += [":".join(map(str, file_stamp(Path(file)))) for file in _files(item)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest().encode()

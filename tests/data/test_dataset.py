@@ -191,6 +191,9 @@ def test_without_a_fingerprint_a_files_time_stands_for_its_content(tmp_path, key
     os.utime(data[0][key], ns=(1, 1))
     VolumeDataset(data, plain(), tmp_path / "cache")[0]
     assert len(READS) == 2
+    Path(data[0][key]).unlink()
+    with pytest.raises(DataError, match=rf"^{data[0][key]} cannot be read \(No such file or directory\)\.$"):
+        VolumeDataset(data, plain(), tmp_path / "cache")[0]
 
 
 def volumes(folder, number):
