@@ -40,6 +40,18 @@ def power_row(row: Row) -> list[str]:
     ]
 
 
+def full_data_row(row: Row) -> list[str]:
+    """A method, n, its labels and Dice beside those of the full data, and the difference with its interval."""
+    return [
+        row["method"],
+        str(row["seeds"]),
+        *(f"{row[key]:.4g}" for key in ("labels", "full_data_labels")),
+        *(number(row[key]) for key in ("final_test_dice", "full_data_test_dice")),
+        number(row["mean_difference"], sign=True),
+        interval(row["low"], row["high"]),
+    ]
+
+
 def reach_cell(reach: Reach | None, validation: bool) -> str:
     """Labels to reach a target, with their interval; counted with the validation cases or without."""
     if reach is None or (validation and reach.validation is None):

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 from svgd_monai.report import pair_tables, tables
-from svgd_monai.report.analysis import Analysis, reference_method
-from svgd_monai.report.cells import mean_sd, ordered, pair_row, pivot, power_row, queried_cell, reach_cell
+from svgd_monai.report.analysis import reference_method
+from svgd_monai.report.cells import mean_sd, ordered, pair_row, pivot, power_row, queried_cell
 from svgd_monai.report.definitions import DEFINITIONS
 from svgd_monai.report.evidence import Evidence
 from svgd_monai.report.findings import against_reference, composition, headline_labels, pair_sentence
+from svgd_monai.report.full_data_section import full_data_section
 from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Picture, Table
 from svgd_monai.report.power import DIFFERENCES, POWER
 from svgd_monai.report.text import count, number, one_line, percent, shorten
@@ -112,36 +113,6 @@ def _differences(evidence: Evidence, pictures: Pictures) -> Iterator[Block | Non
         )
 
 
-def _reach(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
-    analysis = evidence.analysis
-    if not analysis.reach:
-        return
-    shares = sorted({share for _, share in analysis.reach})
-    targets = ", ".join(f"{percent(share)}: {_target(analysis, share)}" for share in shares)
-    captions = {
-        False: "Number of labels from which on the seed-mean curve stays at or above a share of the full-data Dice "
-        f"({targets}), with 95 % bootstrap intervals; validation cases are not counted. Both means are over the n "
-        "seeds that the method and the full data share, or over all seeds if they share none. –: never reached; ∞: not "
-        "reached in some bootstrap draws; †: reached at the curve's last count only, so nothing shows that it stays "
-        "there. File: labels_to_reach.csv.",
-        True: "The same, with the validation cases counted as well, because their labels choose the checkpoint. "
-        "File: labels_to_reach.csv.",
-    }
-    for validation, caption in captions.items():
-        rows = []
-        for name in analysis.by_area:
-            reach = [analysis.reach.get((name, share)) for share in shares]
-            n = "–" if reach[0] is None else str(reach[0].seeds)
-            rows.append([name, n, *(reach_cell(each, validation) for each in reach)])
-        yield Table(caption, ["method", "n", *(percent(share) for share in shares)], rows)
-
-
-def _target(analysis: Analysis, share: float) -> str:
-    """The Dice to reach, from the least to the greatest where the methods share other seeds with the full data."""
-    targets = sorted(reach.target for (_, s), reach in analysis.reach.items() if s == share)
-    return " to ".join(dict.fromkeys(number(target) for target in (targets[0], targets[-1])))
-
-
 def _quality(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     rows = [r for r in ordered(evidence, tables.quality(evidence)) if r["test_cases"]]
     if not rows:
@@ -237,7 +208,7 @@ _SECTIONS: dict[str, Callable[[Evidence, Pictures], Iterator[Block | None]]] = {
     "Learning curves": _curves,
     "Area under the budget curve": _areas,
     "Differences between methods": _differences,
-    "Labels to reach the full-data Dice": _reach,
+    "Labels to reach the full-data Dice": full_data_section,
     "Calibration and uncertainty": _quality,
     "What moved the committees": _balance,
     "What was queried": _queries,

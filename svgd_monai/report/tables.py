@@ -15,6 +15,7 @@ from svgd_monai.report.analysis import AREA, SHARES, deviation, mean
 from svgd_monai.report.budget import measured, on_grid
 from svgd_monai.report.consistency import differing_settings
 from svgd_monai.report.evidence import Evidence, Row
+from svgd_monai.report.full_data import against_full
 from svgd_monai.report.pair_tables import PAIRWISE, differences, pairwise, penalties, power
 from svgd_monai.report.run import Run
 
@@ -52,6 +53,16 @@ def reach(evidence: Evidence) -> list[Row]:
              "share_of_pool": r.labels / r.pool if r.pool else None, "only_at_the_last_count": r.at_the_end}
         )  # fmt: skip
     return rows
+
+
+def full_data(evidence: Evidence) -> list[Row]:
+    """Last test Dice of each method minus that of the full data at the same seeds, with the interval of the mean."""
+    return [
+        {"method": a.method, "seeds": a.test.seeds, "labels": whole(a.labels), "full_data_labels": whole(a.full_labels),
+         "final_test_dice": a.dice, "full_data_test_dice": a.full_dice, "mean_difference": a.test.mean,
+         "low": a.test.low, "high": a.test.high}
+        for a in against_full(evidence.study)
+    ]  # fmt: skip
 
 
 def curves(evidence: Evidence) -> list[Row]:
@@ -176,6 +187,7 @@ FILES: dict[str, tuple[Sequence[str], Callable[[Evidence], Any]]] = {
     "power.csv": (("method", "reference"), power),
     "penalties.csv": (("method", "beats"), penalties),
     "labels_to_reach.csv": (("method", "seeds"), reach),
+    "full_data.csv": (("method", "seeds"), full_data),
     "curves.csv": (("method", "unique_labels"), curves),
     "rounds.csv": (("method", "round"), rounds),
     "calibration.csv": (("method", "seeds"), quality),

@@ -120,6 +120,24 @@ def test_the_interval_is_that_of_the_share_and_what_is_never_reached_is_open(sma
     assert any("| 3 | 8 (8 to 11) |" in line and line.endswith("| 11† (11 to ∞) |") for line in lines)
 
 
+def test_the_last_dice_is_compared_with_the_full_datas_at_the_same_seeds(small):
+    write_run(small / "full_2", [0.83], [ALL], seed=2, method="full")
+    write_run(small / "random_3", [0.6, 0.7, 0.9, 0.95], seed=3)  # a seed that the full data lack
+    content = report(small)
+    ours, random = rows(small, "full_data.csv")
+    dice, full = np.array([0.80, 0.82, 0.79]), np.array([0.80, 0.80, 0.83])
+    assert (ours["method"], ours["seeds"], ours["labels"], ours["full_data_labels"]) == (
+        "svgd/entropy_mi", "3", "11", str(ALL),
+    )  # fmt: skip
+    between = stats.ttest_rel(dice, full).confidence_interval(0.95)
+    keys = ("final_test_dice", "full_data_test_dice", "mean_difference", "low", "high")
+    expected = [dice.mean(), full.mean(), (dice - full).mean(), between.low, between.high]
+    assert [float(ours[key]) for key in keys] == pytest.approx(expected)
+    assert (random["seeds"], random["labels"]) == ("3", "11")
+    line = f"| svgd/entropy_mi | 3 | 11 | {ALL} | 0.8033 | 0.8100 | −0.0067 | −0.0826 to +0.0692 |"
+    assert line in content
+
+
 def test_validation_labels_that_differ_from_run_to_run_are_unknown(small):
     write_run(small / "ours_0", [0.6, 0.72, 0.8], acquisition="entropy_mi", split={**SPLIT, "validation": ["z"]})
     content = report(small)
@@ -168,10 +186,15 @@ def test_a_target_is_the_full_datas_at_the_seeds_of_the_method(small):
 
 
 def test_methods_that_share_no_seed_with_the_full_data_are_compared_over_all_seeds(small):
-    before = report(small), rows(small, "labels_to_reach.csv")
+    def reached():
+        section = report(small).split("## Labels to reach")[1].split("##")[0]
+        return section.split("Test Dice of the last committees")[0].strip(), rows(small, "labels_to_reach.csv")
+
+    before = reached()
     for seed in range(3):
         write_run(small / f"full_{seed}", [0.80], [ALL], seed=10 + seed, method="full")
-    assert (report(small), rows(small, "labels_to_reach.csv")) == before
+    assert reached() == before
+    assert rows(small, "full_data.csv") == []
 
 
 def test_without_a_full_data_run_the_labels_are_blank(small):
