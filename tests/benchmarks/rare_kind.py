@@ -1,0 +1,82 @@
+"""Does a strategy find a kind of scan that is rare in the pool, and does that pay? A study that ought to show a gain.
+
+    python tests/benchmarks/rare_kind.py make --dataset_dir Task04_Hippocampus --output <folder>
+    python -m monai.bundle run --config_file bundles/hippocampus_mri_svgd/configs/study.yaml --dataset_dir <folder> \
+        --output_dir <study> --seeds 1,2,3 --only entropy_mi,random --threads 1
+    python tests/benchmarks/rare_kind.py table --dataset_dir <folder> --study <study> --output <table.csv>
+
+``make`` copies an MSD task and stores one case in ten upside down, image and label alike, as after an error in an
+export: no header says so. ``rare.json`` lists these cases; a fixed draw picks them. ``table`` has a row for each round
+of each finished run: how many of the labels are rare ones, and the test Dice of rare and of usual cases.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from svgd_monai.data.datalist import read_dataset
+from svgd_monai.files import read_csv, read_json, write_csv, write_json
+from svgd_monai.report.study import read_study
+
+RARE_FILE = "rare.json"
+ONE_IN = 10
+COLUMNS = (
+    "method", "seed", "round", "unique_labels", "rare_labels", "test_dice", "test_dice_usual", "test_dice_rare",
+)  # fmt: skip
+
+
+def make(dataset_dir: Path, output: Path) -> None:
+    """Write the task with its rare kind; the folder must not be there."""
+    items = read_dataset(dataset_dir).items
+    cases = sorted(items)
+    rare = np.random.default_rng(0).permutation(cases)[: len(cases) // ONE_IN].tolist()
+    shutil.copytree(dataset_dir, output)
+    for case in rare:
+        for key in ("image", "label"):
+            path = output / Path(items[case][key]).relative_to(dataset_dir.absolute())
+            volume = nib.load(path)
+            upside_down = np.asarray(volume.dataobj)[:, :, ::-1]
+            nib.save(nib.Nifti1Image(upside_down, volume.affine, volume.header), path)
+    write_json(output / RARE_FILE, sorted(rare))
+
+
+def table(dataset_dir: Path, study: Path, output: Path) -> None:
+    """Write a row per round, and print the last one of every run."""
+    rare = set(read_json(dataset_dir / RARE_FILE))
+    rows = []
+    for method, runs in read_study(study).methods.items():
+        for run in runs:
+            labelled = set(run.cases("initial"))
+            for number, labels in enumerate(run.table["unique_labels"]):
+                folder = study / run.place / f"round_{number:03d}"
+                dice = {r["case"]: float(r["dice"]) for r in read_csv(folder / "cases.csv") if r["role"] == "test"}
+                means = [np.mean([d for case, d in dice.items() if (case in rare) == kind]) for kind in (False, True)]
+                row = (method, run.seed, number, int(labels), len(labelled & rare), np.mean([*dice.values()]), *means)
+                rows.append(dict(zip(COLUMNS, row, strict=True)))
+                queries = folder / "queries.json"
+                labelled |= set(json.loads(queries.read_text()) if queries.is_file() else ())
+            csv.DictWriter(sys.stdout, COLUMNS).writerow(rows[-1])
+    write_csv(output, COLUMNS, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("make", "table"))
+    parser.add_argument("--dataset_dir", type=Path, required=True)
+    parser.add_argument("--study", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    if arguments.what == "make":
+        make(arguments.dataset_dir, arguments.output)
+    else:
+        table(arguments.dataset_dir, arguments.study, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
