@@ -38,10 +38,11 @@ def full_data_section(evidence: Evidence, pictures: Mapping[str, Picture]) -> It
     against = ordered(evidence, tables.full_data(evidence))
     if against:
         yield Table(
-            "Test Dice of the last committees minus that of the full data, at the n seeds that both have, with the "
-            "95 % t interval of the mean, not corrected for the number of methods. An interval that holds 0 does not "
-            "show the two to be equal: its lower end says how much may be missing. File: full_data.csv.",
-            ["method", "n", "labels", "full data", "test Dice", "full data", "difference", "95 % interval"],
+            "Labels and test Dice of the last committees beside those of the full data, at the n seeds that both have. "
+            "Difference: the method's Dice minus the full data's, with the 95 % t interval of the mean, not corrected "
+            "for the number of methods. An interval that holds 0 does not show the two to be equal: its lower end says "
+            "how much may be missing. File: full_data.csv.",
+            ["method", "n", "labels", "of", "test Dice", "full data", "difference", "95 % interval"],
             [full_data_row(row) for row in against],
         )
 

@@ -188,7 +188,7 @@ def test_a_target_is_the_full_datas_at_the_seeds_of_the_method(small):
 def test_methods_that_share_no_seed_with_the_full_data_are_compared_over_all_seeds(small):
     def reached():
         section = report(small).split("## Labels to reach")[1].split("##")[0]
-        return section.split("Test Dice of the last committees")[0].strip(), rows(small, "labels_to_reach.csv")
+        return section.split("Labels and test Dice of the last")[0].strip(), rows(small, "labels_to_reach.csv")
 
     before = reached()
     for seed in range(3):
