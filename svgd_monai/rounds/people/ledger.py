@@ -181,7 +181,7 @@ class PeopleLedger:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> PeopleLedger:
-        """Rebuild a ledger, but for queries, training and validation, which stand in the rounds' own files.
+        """Rebuild a ledger, but for training and validation, which stand in the rounds' own files.
 
         Raises:
             RunFolderError: the content is no such ledger.
@@ -194,6 +194,7 @@ class PeopleLedger:
                     [Entry(**{**entry, "annotators": tuple(entry["annotators"])}) for entry in entries]
                     for entries in content["worklists"]
                 ],
+                queries=[list(record["queries"]) for record in content["rounds"] if record["queries"] is not None],
                 refused=[dict(record) for record in content["refused"]],
             )
             for case, record in content["cases"].items():

@@ -10,6 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from svgd_monai.acquisition.handler import QUERIES_FILE
 from svgd_monai.data.datalist import MSDDataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.nifti import read_bytes
@@ -17,10 +18,11 @@ from svgd_monai.data.people import PeopleData, find_people_data
 from svgd_monai.data.roles import RoundDatalist, read_datalist, write_datalist
 from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.evaluation import named_classes
-from svgd_monai.files import read_json
+from svgd_monai.files import read_json, write_json
 from svgd_monai.rounds.people.advice import ADVICE_FILE
 from svgd_monai.rounds.people.ledger import PeopleLedger
 from svgd_monai.rounds.round import Round
+from svgd_monai.rounds.run_folder import removable
 
 logger = logging.getLogger(__name__)
 
@@ -141,17 +143,23 @@ def _with_content(item: Item, data: PeopleData) -> Item:
 def read_rounds(ledger: PeopleLedger, rounds: Iterable[Round], dataset: MSDDataset) -> None:
     """Take training lists, validation cases and queries of the rounds that have begun from their files into the ledger.
 
+    Queries whose file is lost are those that the ledger knows: they have been acted upon.
+
     Args:
         ledger: of the run.
         rounds: in their order; the first that has not begun ends them.
         dataset: the run as a data set.
     """
+    known = ledger.queries
     ledger.training, ledger.validation, ledger.validating, ledger.queries = [], [], [], []
-    for each in takewhile(lambda known: known.datalist_file.is_file(), rounds):
+    for number, each in enumerate(takewhile(lambda one: one.datalist_file.is_file(), rounds)):
         datalist = read_datalist(each.datalist_file, dataset)
         ledger.training.append([item["case"] for item in datalist.training])
         validating = [item["case"] for item in datalist.validation]
         ledger.validation.append([case for case in validating if case not in ledger.held_out["validation"]])
         ledger.validating.append(frozenset(validating))
+        if not each.queried and number < len(known):
+            write_json(each.folder / QUERIES_FILE, known[number])
         if each.queried:
-            ledger.queries.append(each.queries())
+            with removable():
+                ledger.queries.append(each.queries())

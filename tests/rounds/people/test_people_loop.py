@@ -144,7 +144,10 @@ def test_a_case_drawn_again_gains_weight_at_no_label(pool, tmp_path):
     team.works()
     again = set(datalist(team.folder, 0)) & set(team.ledger["rounds"][0]["queries"])
     assert again, "random has drawn no labelled case; choose another seed"
-    assert len(team.worklist(1)) == 6
+    queried = team.ledger["rounds"][0]["queries"]
+    rows = team.table(1)
+    assert len(rows) == 6
+    assert ["added as the next best" in row["why"] for row in rows] == [row["case"] not in queried for row in rows]
     assert not set(team.worklist(1)) & set(datalist(team.folder, 0))
     team.label(*team.worklist(1))
     team.works()
@@ -183,11 +186,15 @@ def test_files_of_an_earlier_round_that_are_lost_are_made_again(finished, tmp_pa
         shutil.copytree(finished.folder, folder, symlinks=True)
         team = Team(finished.truth.parent, folder, rounds=LAST + 1)
         if name == "damaged":
-            scores = folder / "round_000/scores.csv"
-            scores.write_bytes(b"")  # the advice would say that nothing was predicted
-            assert team.command().last_line.endswith("Remove it, and the same command makes it again.")
-            for lost in (scores, folder / "round_001/training.json", folder / "round_002/metrics.json"):
-                lost.unlink()
+            for lost in ("round_000/scores.csv", "round_003/queries.json"):
+                (folder / lost).write_bytes(b"")  # the advice would say that nothing was predicted
+                said = team.command().last_line
+                assert f"{lost} " in said
+                assert said.endswith("Remove it, and the same command makes it again.")
+                (folder / lost).unlink()
+            # Whatever the strategy would choose now, the ledger knows what was asked.
+            for lost in ("round_001/queries.json", "round_001/training.json", "round_002/metrics.json"):
+                (folder / lost).unlink()
         team.works()
         outcomes.append(outcome(folder))
     for part in outcomes[0]:
