@@ -220,11 +220,8 @@ class ActiveLearning:
     def _first_incomplete(self) -> int:
         """The first round that lacks a file; behind the last one when none does."""
         for number in range(self.rounds + 1):
-            final = self._is_final(number)
-            if not self._round(number).complete(final):
+            if not self._round(number).complete(self._is_final(number)):
                 return number
-            if final:
-                break
         return number + 1
 
     def _read_ledger(self, ledger: Ledger) -> Ledger:
