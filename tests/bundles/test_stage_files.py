@@ -1,7 +1,11 @@
 """Files of a stage's own: the example of docs/extending.md, and what may be wrong with them."""
 
+import copy
+import gc
 import json
 import shutil
+import time
+import weakref
 
 import pytest
 import torch
@@ -138,14 +142,16 @@ class TestMistakes:
         assert why in result.last_line
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize("key", ["learning_rate: 0.5", "loss#softmax: false", "initial_committee: x.pt"])
+    @pytest.mark.parametrize(
+        "key", ["learning_rate: 0.5", "~loss: null", "+loss: {batch: true}", "initial_committee: x.pt"]
+    )
     def test_what_the_loop_sets_in_all_stages_is_refused_in_the_file_of_one(self, bundle, at_desk, key, tmp_path):
         for name, content in (("mine.yaml", key), ("overlay.yaml", "loss: {_target_: svgd_monai.LogDiceLoss}")):
             (tmp_path / name).write_text(content)
         files = {"stages#train": ["train.yaml", str(tmp_path / "mine.yaml")]}
         result = loop(bundle, tmp_path / "out", tmp_path / "overlay.yaml", **files)
         assert result.exit_code == 1
-        name = key.partition("#")[0].partition(":")[0]
+        name = key.lstrip("+~").partition("#")[0].partition(":")[0]
         assert result.last_line.startswith(f"stages#train: {tmp_path / 'mine.yaml'} sets {name}, which the loop itself")
         assert not (tmp_path / "out").exists()
 
@@ -187,6 +193,27 @@ class TestFiles:
         bundle.mkdir()
         (bundle / "train.yaml").write_text("a: 1\n")
         own.write_text("a: 2\n")
-        for name, expected in (("train.yaml", {}), (str(own), {"stages#train": [{"a": 2}]})):
+        ours = bundle / "../configs/train.yaml"
+        for name, expected in (("train.yaml", {}), (str(ours), {}), (str(own), {"stages#train": [{"a": 2}]})):
             stages = Stages(stage_files({"train": name}, bundle), {}, folder=bundle)
             assert stages.changes() == expected
+
+
+class TestRun:
+    def test_a_stage_changes_no_setting_takes_its_time_and_leaves_no_memory_taken(self, tmp_path):
+        class Cycle:
+            def __init__(self):
+                self.me = self
+                made.append(weakref.ref(self))
+
+        path, made = tmp_path / "train.yaml", []
+        path.write_text("steps: [$@part#make()]\npart: {}\n")
+        overrides = {"part": {"make": Cycle, "other": "@#make"}, "names": ["@part#make"]}
+        stages = Stages({"train": [path]}, copy.deepcopy(overrides))
+        frozen, began = gc.get_freeze_count(), time.monotonic()
+        seconds = stages.run("train")
+        assert 0 <= seconds <= time.monotonic() - began
+        assert stages.overrides == overrides
+        assert len(made) == 1
+        assert made[0]() is None
+        assert gc.get_freeze_count() == frozen

@@ -1,11 +1,12 @@
 """Handlers that watch a committee."""
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Events, State
 from monai.handlers import ValidationHandler
 from test_trainer import make_trainer
 from torch import nn
@@ -21,6 +22,7 @@ from svgd_monai.committee import (
     PosteriorStep,
     save_committee,
 )
+from svgd_monai.committee.handlers import BUFFER
 from svgd_monai.errors import CheckpointError
 
 
@@ -29,6 +31,7 @@ class Writer:
         self.scalars = {}
 
     def add_scalar(self, tag, value, step):
+        assert (tag, step) not in self.scalars, "recorded twice"
         self.scalars[tag, step] = value
 
 
@@ -88,8 +91,10 @@ def test_an_epoch_is_one_line_for_people(caplog):
         states = train(CommitteeTracker(label="round 3"))
     (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("svgd_monai")]
     balance, losses = states[4]
-    assert line.startswith(f"round 3, step 4: loss {losses.mean():.4f}, drive : prior : repulsion ")
-    assert f"{balance.drive:.1e} : {balance.prior:.1e} : {balance.repulsion:.1e}" in line
+    assert line == (
+        f"round 3, step 4: loss {losses.mean():.4f}, drive : prior : repulsion {balance.drive:.1e} : "
+        f"{balance.prior:.1e} : {balance.repulsion:.1e}, distance {balance.distance:.2f}, norm {balance.norm:.1f}"
+    )
 
 
 def test_the_evaluators_metrics_stand_in_the_line_and_among_the_records(caplog):
@@ -103,7 +108,8 @@ def test_the_evaluators_metrics_stand_in_the_line_and_among_the_records(caplog):
         )  # fmt: skip
     validated = {step: value for (tag, step), value in writer.scalars.items() if tag == "training/val_dice"}
     assert validated == {10 + 8: 0.25}, "of the epoch that was validated alone"
-    assert caplog.text.count(", val_dice 0.2500,") == 1
+    (line,) = [message for message in caplog.messages if ", val_dice 0.2500," in message]
+    assert line.startswith("training, step 8:"), "a step of its round"
 
 
 def test_a_metric_of_each_class_is_a_record_for_each_and_what_is_no_number_is_none(caplog):
@@ -111,17 +117,40 @@ def test_a_metric_of_each_class_is_a_record_for_each_and_what_is_no_number_is_no
     evaluator = CommitteeEvaluator("cpu", batches(1), network, decollate=False)
     odd = {
         "dice": torch.tensor([0.25, 0.5]),
-        "iou": np.array([0.75]),
         "note": "text",
         "none": None,
         "cases": {"a": 1.0},
+        "ragged": [[0.25], [0.5, 0.75]],
+        "empty": [],
+        "iou": np.array([0.75]),
     }
     evaluator.add_event_handler(Events.COMPLETED, lambda e: e.state.metrics.update(odd))
     with caplog.at_level(logging.INFO, "svgd_monai"):
-        train(CommitteeTracker(writer, evaluator=evaluator), network, handlers=[ValidationHandler(1, evaluator)])
+        train(
+            CommitteeTracker(writer, evaluator=evaluator), network,
+            handlers=[ValidationHandler(1, evaluator), CommitteeTracker(evaluator=evaluator)],
+        )  # fmt: skip
     found = {tag: value for (tag, _), value in writer.scalars.items() if tag.startswith("training/")}
     assert found == {"training/dice_0": 0.25, "training/dice_1": 0.5, "training/iou": 0.75}
-    assert ", dice_0 0.2500, dice_1 0.5000, iou 0.7500," in caplog.text
+    assert caplog.text.count(", dice_0 0.2500, dice_1 0.5000, iou 0.7500,") == 2, "with a writer and without"
+
+
+def test_records_of_a_gpu_are_fetched_together_and_those_that_are_left_with_the_epoch():
+    class OnGpu(torch.Tensor):
+        device = torch.device("cuda")
+
+    writer = Writer()
+    tracker = CommitteeTracker(writer)
+    state = State(balance=Balance(*(torch.tensor(1.0) for _ in Balance._fields)), metrics={})
+    written = []
+    for step in range(1, BUFFER + 3):
+        state.iteration, state.member_losses = step, torch.tensor([float(step)]).as_subclass(OnGpu)
+        tracker.record(SimpleNamespace(state=state))
+        written.append(len({step for _, step in writer.scalars}))
+    assert written == [0] * (BUFFER - 1) + [BUFFER] * 3
+    tracker.log(SimpleNamespace(state=state))
+    losses = {step: value for (tag, step), value in writer.scalars.items() if tag == "loss/particle_0"}
+    assert losses == {step: step for step in range(1, BUFFER + 3)}
 
 
 def test_a_training_that_is_already_behind_its_last_step_is_not_logged(caplog):
