@@ -9,6 +9,7 @@ import pytest
 from command import TINY, run_bundle, words
 
 from svgd_monai.data import find_cases, write_bad_cases
+from svgd_monai.rounds.loop import ActiveLearning
 
 BAD = {
     "phantom_mr_002": "truncated image",
@@ -90,9 +91,13 @@ def test_the_others_keep_the_roles_that_they_have_in_a_sound_data_set(skipped, p
     assert split == {role: [case for case in cases if case not in BAD] for role, cases in whole.items()}
 
 
-def test_a_run_keeps_to_its_list_also_when_a_case_is_mended(bundle, dataset, phantom_mr, skipped, tmp_path):
+def test_a_run_keeps_to_its_list_also_when_a_case_is_mended_or_gone(bundle, dataset, phantom_mr, skipped, tmp_path):
     mended = shutil.copytree(dataset, tmp_path / "data", symlinks=True, copy_function=os.link)
     shutil.copy2(phantom_mr / "labelsTr/phantom_mr_005.nii.gz", mended / "labelsTr")
+    content = json.loads((mended / "dataset.json").read_text())
+    content["training"] = [item for item in content["training"] if "phantom_mr_002" not in item["image"]]
+    (mended / "dataset.json").unlink()
+    (mended / "dataset.json").write_text(json.dumps(content))
     output = shutil.copytree(skipped, tmp_path / "run")
     result = command(bundle, mended, output, on_bad_case="skip")
     assert result.exit_code == 0, result.stderr
@@ -117,6 +122,15 @@ def test_a_list_of_an_earlier_attempt_does_not_stay(tmp_path):
     write_bad_cases(tmp_path / "bad_cases.csv", {"a": "It is empty."})
     write_bad_cases(tmp_path / "bad_cases.csv", {})
     assert not (tmp_path / "bad_cases.csv").exists()
+
+
+def test_a_run_that_has_begun_without_a_bad_case_leaves_none_out_later(tmp_path):
+    run = ActiveLearning({"output_dir": tmp_path}, {})
+    assert run._left_out() is None
+    (tmp_path / "run.json").write_text("{}")
+    assert run._left_out() == {}
+    write_bad_cases(tmp_path / "bad_cases.csv", {"a": "It is empty."})
+    assert run._left_out() == {"a": "It is empty."}
 
 
 def test_a_case_that_turns_bad_later_is_refused_by_name(bundle, dataset, skipped, tmp_path):

@@ -10,7 +10,11 @@ import torch
 from runs import arguments, curve, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from svgd_monai.data import make_phantom
+from svgd_monai.data import Split, make_phantom
+from svgd_monai.errors import RunFolderError
+from svgd_monai.files import write_json
+from svgd_monai.rounds.ledger import Ledger
+from svgd_monai.rounds.loop import ActiveLearning
 
 SMALL = {"validation_cases": 1, "test_cases": 1, "steps_per_round": 2, "validations_per_round": 1}
 
@@ -110,6 +114,7 @@ def test_a_round_trains_on_what_the_rounds_before_have_queried(finished):
     content = json.loads((finished / "round_002/datalist.json").read_text())
     assert [item["case"] for item in content["training"]] == [*initial, *drawn[0], *drawn[1]]
     assert all("label" not in item for item in content["unlabeled"]), "labels that nobody has revealed"
+    assert all("fingerprint" in item for role in ("training", "validation", "test") for item in content[role])
 
 
 def test_validation_and_test_cases_are_never_queried(finished):
@@ -159,19 +164,20 @@ def test_tensorboard_shows_training_rounds_pool_and_queries(finished):
 
 
 def test_an_exhausted_pool_ends_the_run_with_a_sentence(eight_cases, tmp_path):
-    result = run(
-        arguments(eight_cases, tmp_path, **SMALL, initial_labelled=3, rounds=5, keep_labelled="false",
-                  acquisition="random")
-    )  # fmt: skip
+    keys = {**SMALL, "initial_labelled": 3, "rounds": 5, "keep_labelled": "false", "acquisition": "random"}
+    argv = arguments(eight_cases, tmp_path, **keys)
+    result = run(argv)
     assert result.code == 0
     assert "pool is exhausted" in result.out
+    assert " to go." in result.out
+    assert " to go." not in result.out.partition("Round 2: ")[2], "nothing follows the last round that can be"
     assert f"The run in {tmp_path} is complete.\n" in result.out, "an empty ranking says nothing of what to label next"
     assert [row["unique_labels"] for row in curve(tmp_path)] == ["3", "5", "6"]
     assert rows(tmp_path / "ranking.csv") == []
-    assert "finished" in run(
-        arguments(eight_cases, tmp_path, **SMALL, initial_labelled=3, rounds=5, keep_labelled="false",
-                  acquisition="random")
-    ).out  # fmt: skip
+    assert json.loads((tmp_path / "run.json").read_text())["finished"] is True
+    (tmp_path / "learning_curve.csv").unlink()
+    assert run(argv).code == 0
+    assert [row["unique_labels"] for row in curve(tmp_path)] == ["3", "5", "6"]
 
 
 def test_redraws_cost_no_label_and_add_training_items(eight_cases, tmp_path):
@@ -182,6 +188,8 @@ def test_redraws_cost_no_label_and_add_training_items(eight_cases, tmp_path):
     rounds = int(last["round"])
     assert int(last["training_items"]) == 4 + 2 * rounds
     assert int(last["unique_labels"]) < int(last["training_items"])
+    scores = rows(tmp_path / f"round_{rounds:03d}/scores.csv")
+    assert [row["labelled"] for row in scores] == ["true"] * 6, "the pool is exhausted, and scored as long as it stays"
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert sum(case["times_drawn"] for case in ledger["cases"].values()) == int(last["training_items"])
 
@@ -198,16 +206,29 @@ def test_a_warm_start_begins_at_the_committee_of_the_round_before(eight_cases, t
     assert not torch.allclose(*values["false"], rtol=0, atol=1e-20)
 
 
+def test_a_training_is_told_how_many_are_to_come(tmp_path):
+    loop = ActiveLearning({"output_dir": tmp_path, "rounds": 2}, {})
+    assert [loop._round(number).keys["trainings"] for number in range(3)] == [3, 2, 1]
+
+
+def test_queries_of_a_case_that_is_not_in_the_pool_are_refused_by_their_file(tmp_path):
+    file = write_json(tmp_path / "round_000/queries.json", ["stranger"])
+    ledger = Ledger(Split(initial=("a",), pool=("b",), validation=(), test=()))
+    with pytest.raises(RunFolderError, match=f"^{file}: round 0 queried the case stranger, which is not in"):
+        ActiveLearning({"output_dir": tmp_path, "rounds": 1}, {})._read_ledger(ledger)
+
+
 @pytest.mark.parametrize("killed", [None, 1])
 def test_a_hook_of_the_users_own_sees_every_round(eight_cases, tmp_path, killed):
     """Once, also where the run was killed between a round's last file and the hooks behind it."""
     module = tmp_path / "my_hooks.py"
     module.write_text(
+        "from svgd_monai.files import read_json\n"
         "class Note:\n"
         "    def __init__(self, path): self.path = path\n"
         "    def before_round(self, run, number): self.write(f'before {number}')\n"
         "    def after_round(self, run, number): self.write(f'after {number} {run.curve[number][\"unique_labels\"]}')\n"
-        "    def after_run(self, run): self.write('end')\n"
+        "    def after_run(self, run): self.write(f'end, finished: {read_json(run.folder.run_file)[\"finished\"]}')\n"
         "    def write(self, text):\n"
         "        with open(self.path, 'a') as file: file.write(text + '\\n')\n"
     )
@@ -224,6 +245,6 @@ def test_a_hook_of_the_users_own_sees_every_round(eight_cases, tmp_path, killed)
         "after 0 3",
         "before 1",
         "after 1 5",
-        "end",
+        "end, finished: False",
         "",
     ]

@@ -123,7 +123,7 @@ def test_a_query_file_that_was_changed_by_hand_is_refused(uninterrupted, phantom
 
 
 #: What is made again also in a run that is finished: of the committees, and of the scores.
-ALSO_WHEN_FINISHED = ("round_000/scores.csv", "round_000/metrics.json", "learning_curve.csv", "ranking.csv")
+ALSO_WHEN_FINISHED = ("round_000/scores.csv", f"round_{ROUNDS:03d}/metrics.json", "learning_curve.csv", "ranking.csv")
 
 
 @pytest.mark.parametrize(
@@ -133,12 +133,18 @@ ALSO_WHEN_FINISHED = ("round_000/scores.csv", "round_000/metrics.json", "learnin
 def test_a_run_goes_on_without_a_file_that_may_be_removed(name, uninterrupted, phantom_mr, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(uninterrupted, copy)
-    (copy / name).unlink()
     if name not in ALSO_WHEN_FINISHED:
         run_file = copy / "run.json"
         run_file.write_text(run_file.read_text().replace('"finished": true', '"finished": false'))
+        (copy / "round_001/datalist.json").write_bytes(b"")  # follows from the split and the queries
+    if name == "round_000/times.json":  # emptied, it is named by what looks at every file
+        (copy / name).write_bytes(b"")
+        assert run(arguments(phantom_mr, copy)).last_line.endswith("the same command goes on without it.")
+    (copy / name).unlink()
     assert run(arguments(phantom_mr, copy)).code == 0
     assert outcome(copy) == outcome(uninterrupted)
+    lists = [(folder / "round_001/datalist.json").read_bytes() for folder in (copy, uninterrupted)]
+    assert lists[0] == lists[1]
     assert (copy / name).is_file() == (name != "round_000/times.json")
 
 

@@ -10,6 +10,7 @@ import svgd_monai
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import read_json, write_csv, write_torch
 from svgd_monai.rounds import RunFolder, run_folder
+from svgd_monai.rounds import round as rounds
 from svgd_monai.rounds.round import Round
 from svgd_monai.rounds.stages import ROUND_KEYS, Stages
 
@@ -85,6 +86,38 @@ def test_scores_made_again_change_neither_the_queries_nor_a_later_round_s_rankin
     number.score(final=False)
     assert scores.read_text() == "another one"
     assert [path.read_text() for path in kept] == ["[]", "of a later round"]
+    for path in (scores, folder.ranking_file):
+        path.unlink()
+    number.score(final=False)
+    assert [path.read_text() for path in kept] == ["[]", "another one"], "a ranking that is lost is made again"
+
+
+def test_where_there_is_nothing_to_measure_and_to_score_a_round_is_complete(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    number, written = Round(folder, Stages({}, {}), 0), []
+
+    for name in ("write_csv", "write_ranking"):
+        original = getattr(rounds, name)
+
+        def write(path, *content, original=original):
+            written.append(path)
+            return original(path, *content)
+
+        monkeypatch.setattr(rounds, name, write)
+    number.measure_nothing({0: "background", 1: "organ"})
+    number.score_nothing()
+    assert (number.measured, number.scored(final=True)) == (True, True)
+    nothing = {"dice": None, "dice_grid": None, "dice_per_class": {"organ": None}}
+    for measured in read_json(number.folder / "metrics.json").values():
+        assert {key: measured[key] for key in nothing} == nothing
+    assert written[1:] == [folder.ranking_file, number.folder / "scores.csv"], "the scores say that all of it is done"
+
+
+@pytest.mark.parametrize("content", ['{"scan_1": 1}', '["scan_1", 2]', '"scan_1"'])
+def test_queries_that_are_no_list_of_cases_are_refused_by_name(folder, content):
+    (folder.round(0) / "queries.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"round_000/queries\.json is not a list of case ids\."):
+        Round(folder, Stages({}, {}), 0).queries()
 
 
 def test_what_a_round_sets_in_its_stages_is_known_to_be_its_own(folder):

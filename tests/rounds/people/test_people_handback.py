@@ -8,6 +8,9 @@ import pytest
 from labelling import Team
 
 from svgd_monai.data import make_phantom
+from svgd_monai.rounds import RunFolder
+from svgd_monai.rounds.people.loop import PeopleLearning
+from svgd_monai.rounds.people.worklists import Worklists
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +23,25 @@ def team(pool, tmp_path):
     team = Team(pool, tmp_path, initial_labelled=9, rounds=0)
     team.works()
     return team
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """The calls of hooks, and what says that they have been called, in their order."""
+    calls = []
+
+    def watch(owner, name):
+        original = getattr(owner, name)
+
+        def call(self, *arguments):
+            calls.append(arguments[1:] if name == "_call" else (name, *arguments))
+            return original(self, *arguments)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for owner, name in ((PeopleLearning, "_call"), (Worklists, "follow"), (RunFolder, "finish")):
+        watch(owner, name)
+    return calls
 
 
 def shifted(values, affine):
@@ -84,11 +106,12 @@ def test_an_empty_label_is_taken_when_a_person_says_that_it_is_empty(team):
     assert f"labels/{other}.nii.gz is empty" in said
 
 
-def test_a_pre_segmentation_handed_back_unchanged_is_taken_only_when_it_is_confirmed(pool, tmp_path):
+def test_a_pre_segmentation_handed_back_unchanged_is_taken_only_when_it_is_confirmed(pool, tmp_path, told):
     team = Team(pool, tmp_path, rounds=1)
     team.works()
     team.label(*team.worklist(0))
     team.works()
+    assert told == [("follow", 0), ("before_round", 0), ("after_round", 0), ("follow", 1)]
     first, second = team.worklist(1)
     for case in (first, second):
         made = (team.folder / f"worklist/round_001/{case}_seg.nii.gz").read_bytes()
@@ -148,14 +171,19 @@ def test_when_everything_is_declined_the_run_says_so_and_waits(pool, tmp_path):
     assert "9 to do" in team.works()
 
 
-def test_training_starts_with_min_new_labels(pool, tmp_path):
+def test_training_starts_with_min_new_labels(pool, tmp_path, told):
     team = Team(pool, tmp_path, rounds=0)
     team.works()
     first, second, third = team.worklist(0)
+    whys = [row["why"] for row in team.table(0)]
+    assert ["as the first" in why for why in whys] == [True, False, False]
+    assert ["unlike the cases above" in why for why in whys] == [False, True, True]
     team.label(first)
     assert "2 to do" in team.works(min_new_labels=2)
+    assert not (team.folder / "tensorboard").exists(), "a command that only waits leaves no event file"
     team.label(second)
     assert "complete" in team.works(min_new_labels=2)
+    assert told == [("follow", 0), ("before_round", 0), ("after_round", 0), ("after_run",), ("finish",)]
     content = json.loads((team.folder / "round_000/datalist.json").read_text())
     assert {item["case"] for item in content["training"]} == {first, second}
     assert third in {item["case"] for item in content["unlabeled"]}

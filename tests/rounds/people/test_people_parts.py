@@ -1,20 +1,31 @@
 """The parts of a run in which people label, each by itself."""
 
 import hashlib
+from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
+from svgd_monai.data import RoundDatalist, write_datalist
+from svgd_monai.data.datalist import MSDDataset
+from svgd_monai.data.roles import read_datalist
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import write_csv
+from svgd_monai.rounds import RunFolder
+from svgd_monai.rounds.people import state
 from svgd_monai.rounds.people.advice import PoolState, advise, pool_state, write_advice
 from svgd_monai.rounds.people.handed import handed_files
 from svgd_monai.rounds.people.ledger import Entry, Label, PeopleLedger, training_list
+from svgd_monai.rounds.people.loop import PeopleLearning
 from svgd_monai.rounds.people.notes import Complaint, read_notes
 from svgd_monai.rounds.people.selection import assign, choose_validation, next_cases
 from svgd_monai.rounds.people.sheet import state_of, write_sheet
 from svgd_monai.rounds.people.state import admit
 from svgd_monai.rounds.people.table import read_assignments
+from svgd_monai.rounds.people.worklists import Worklists
+from svgd_monai.rounds.round import Round
+from svgd_monai.rounds.stages import Stages
 
 CASES = [f"case_{n}" for n in range(10)]
 
@@ -299,6 +310,92 @@ class TestLedger:
         assert training_list(previous, redrawn, ["a", "b", "n", "m"], ["b", "m"]) == ["a", "a", "n"]
 
 
+class TestStages:
+    @pytest.mark.parametrize(
+        ("validation", "test", "unlabeled", "keep_labelled", "expected"),
+        [
+            ("v", "t", "u", False, ["train", "measure", "score"]),
+            ("v", "", "", False, ["train", "measure", "score_nothing"]),
+            ("", "t", "", True, ["train", "measure", "score"]),
+            ("", "", "u", False, ["train", "measure_nothing", "score"]),
+        ],
+    )
+    def test_what_there_is_is_measured_and_scored(self, validation, test, unlabeled, keep_labelled, expected):
+        people, stages = PeopleLearning.__new__(PeopleLearning), Mock(keys={}, trained=True)
+        people.settings = {"warm_start": True, "keep_labelled": keep_labelled}
+        people.classes, people.data, people._round = {}, SimpleNamespace(fingerprint=str), lambda _: stages
+        stages.complete.return_value = False
+        datalist = RoundDatalist(*([{"case": case} for case in cases] for cases in ("a", validation, test, unlabeled)))
+        people._stages(0, False, datalist)
+        assert [name for name, *_ in stages.method_calls] == ["complete", *expected]
+        (warm_start,), keys = stages.train.call_args
+        assert warm_start is True
+        assert keys.get("validate#evaluator", "the bundle's") == ("the bundle's" if validation else None)
+
+
+class TestWorklists:
+    def test_a_case_that_is_asked_for_again_stays_with_its_annotator(self, tmp_path):
+        ledger = PeopleLedger(images=dict.fromkeys("abc", ""), worklists=[[Entry("a", ("ann",)), Entry("b", ("bob",))]])
+        settings = {"annotators": ["ann", "bob"], "double_annotated": 0, "acquisition": "entropy"}
+        lists = Worklists(RunFolder(tmp_path), Stages({}, {}), settings, {}, ledger, SimpleNamespace(pool={}))
+        lists._scored = lambda number, eligible: [Entry(case) for case in eligible]
+        lists.handout = Mock(write=lambda number, entries, *_: entries)
+        lists.follow(1)
+        asked = {entry.case: entry.annotators for entry in ledger.worklists[1]}
+        assert asked == {"a": ("ann",), "b": ("bob",), "c": ("bob",)}
+
+
+class TestState:
+    def test_the_folders_and_the_leave_to_go_outside_are_handed_on(self, monkeypatch):
+        monkeypatch.setattr(state, "find_people_data", lambda *folders, **keys: (folders, keys))
+        settings = {"images": "i", "validation": "v", "test": "t", "allow_outside": True, "double_annotated": 0,
+                    "annotators": None, "classes": ["background", "organ"], "num_classes": 2}  # fmt: skip
+        found, classes = state.find_cases(settings, Path("metadata.json"))
+        assert found == (("i", "v", "t"), {"allow_outside": True})
+        assert classes == {0: "background", 1: "organ"}
+
+    @pytest.mark.parametrize(
+        ("goes_on", "known", "unlabelled", "files", "anew"),
+        [
+            (True, "b", "bc", ["scores.csv"], True),
+            (True, "", "bc", ["scores.csv"], True),
+            (True, "", "bc", [], True),
+            (True, "b", "bc", [], False),
+            (True, "b", "bc", ["scores.csv", "queries.json"], False),
+            (True, "b", "b", ["scores.csv"], False),
+            (True, "b", "", ["scores.csv"], False),
+            (False, "b", "bc", ["scores.csv"], False),
+        ],
+    )
+    def test_a_round_asks_anew_where_it_was_the_last_or_had_nothing_to_ask_of(
+        self, goes_on, known, unlabelled, files, anew, tmp_path
+    ):
+        data = SimpleNamespace(pool={case: {"case": case, "image": str(tmp_path / case)} for case in "abc"})
+        ledger = PeopleLedger(images=dict.fromkeys(unlabelled, ""))
+        dataset = MSDDataset(tmp_path, "people", {0: "background", 1: "organ"}, 1, data.pool)
+        each = Round(RunFolder(tmp_path), Stages({}, {}), 0)
+        datalist = RoundDatalist([], [], [], [data.pool[case] for case in known])
+        write_datalist(each.datalist_file, datalist, dataset)
+        for name in files:
+            (each.folder / name).touch()
+        for found in (
+            state.begun(each, goes_on, ledger, data, dataset),
+            read_datalist(each.datalist_file, dataset),
+        ):
+            assert [item["case"] for item in found.unlabeled] == list(unlabelled if anew else known)
+
+    def test_a_label_of_other_content_is_another_item(self, tmp_path):
+        data, items = SimpleNamespace(fingerprint=lambda case: {"v": "sha_v+truth"}.get(case, f"sha_{case}")), []
+        digests = [hashlib.sha256(content).hexdigest() for content in (b"one", b"two")]
+        for content, digest in zip((b"one", b"two"), digests, strict=True):
+            (tmp_path / f"a.{digest[:12]}.nii.gz").write_bytes(content)
+            items.append({"case": "a", "label": str(tmp_path / f"a.{digest[:12]}.nii.gz")})
+        validation = [{"case": "v", "label": "elsewhere"}]
+        found = state.with_content(RoundDatalist(items, validation, [], [{"case": "b"}]), data)
+        assert [item["fingerprint"] for item in found.training] == [f"sha_a+{digest}" for digest in digests]
+        assert [item["fingerprint"] for item in (*found.validation, *found.unlabeled)] == ["sha_v+truth", "sha_b"]
+
+
 class TestAdmit:
     """Which cases a command may bring to a run that knows some."""
 
@@ -316,10 +413,13 @@ class TestAdmit:
         ledger.labels = {"a": [label()]}
         return ledger
 
-    def test_images_join_and_one_that_nobody_has_labelled_may_be_held_out(self):
+    def test_images_join_and_one_that_nobody_has_labelled_may_be_held_out(self, caplog):
+        caplog.set_level("INFO")
         ledger = PeopleLedger()
         admit(ledger, self.data("abc"))
+        assert caplog.messages == [], "the first images join nothing"
         admit(ledger, self.data("acd", "b"))
+        assert caplog.messages == ["1 new images join the pool: d."]
         assert ledger.images == {case: f"sha_{case}" for case in "acd"}
         assert ledger.held_out == {"validation": {"b": "sha_b"}, "test": {}}
 

@@ -61,7 +61,7 @@ def test_two_annotators_share_a_worklist_and_agree_to_a_measured_dice(pool, tmp_
 
 
 def test_one_annotator_cannot_do_what_takes_two(pool, tmp_path):
-    result = Team(pool, tmp_path, double_annotated=1).command()
+    result = Team(pool, tmp_path, annotators="[ann]", double_annotated=1).command()
     assert result.code == 1
     assert result.last_line.startswith("double_annotated: two annotators are needed")
 
@@ -164,12 +164,12 @@ def test_labels_that_are_there_already_start_the_first_round(pool, tmp_path):
     (labels / "phantom_mr_008.nii.gz").write_bytes(b"no label")
     team = Team(pool, tmp_path / "run", rounds=1, labels=labels, annotator="cleo")
     said = team.works()
-    assert "phantom_mr_008.nii.gz is not gzip-compressed" in said
+    assert said.count("phantom_mr_008.nii.gz is not gzip-compressed") == 1, "also where labels are taken in again"
     assert datalist(tmp_path / "run", 0) == ["phantom_mr_005", "phantom_mr_006", "phantom_mr_007"]
     assert {label["annotator"] for number in (5, 6, 7)
             for label in team.ledger["cases"][f"phantom_mr_{number:03d}"]["labels"]} == {"cleo"}  # fmt: skip
     assert len(team.worklist(1)) == 2
-    assert not (tmp_path / "run/worklist/round_000/worklist.csv").exists()
+    assert not (tmp_path / "run/worklist/round_000").exists()
 
 
 def add_images(pool, images, numbers):
@@ -197,7 +197,7 @@ def test_images_may_join_but_none_may_go_or_change(pool, tmp_path):
 def test_a_run_whose_pool_was_exhausted_goes_on_when_images_join(pool, tmp_path):
     images = tmp_path / "images"
     add_images(pool, images, (5, 6, 7))
-    team = Team(pool, tmp_path / "run", images=images, rounds=3)
+    team = Team(pool, tmp_path / "run", images=images, rounds=1)
     team.works()
     team.label(*team.worklist(0))
     assert "The pool is exhausted" in team.works()
@@ -210,7 +210,7 @@ def test_a_run_whose_pool_was_exhausted_goes_on_when_images_join(pool, tmp_path)
     assert (team.folder / "round_000/committee.pt").read_bytes() == before
     assert set(team.worklist(1)) < {"phantom_mr_008", "phantom_mr_009", "phantom_mr_010"}
     team.label(*team.worklist(1))
-    assert "Worklist 2, 1 case:" in team.works()
+    assert "Worklist 2, 1 case:" in team.works(rounds=2)
     assert [row["unique_labels"] for row in curve(team.folder)] == ["3", "5"]
 
 
@@ -254,7 +254,7 @@ def test_a_key_that_cannot_be_is_refused_before_anything_is_written(keys, senten
 def test_people_keys_may_change_from_command_to_command_and_others_may_not(pool, tmp_path):
     team = Team(pool, tmp_path, cold_start="random", seed=3)
     team.works()
-    assert all("at random" in row["why"] for row in team.table(0))
+    assert ["at random" in row["why"] for row in team.table(0)] == [True] * 3
     before = json.loads((tmp_path / "ledger.json").read_text())
     team.works(annotators="[x,y]", double_annotated=1, min_new_labels=1, stop_gain=0.1, cold_start="diversity")
     assert json.loads((tmp_path / "ledger.json").read_text()) == before
