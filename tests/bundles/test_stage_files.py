@@ -143,7 +143,8 @@ class TestMistakes:
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(
-        "key", ["learning_rate: 0.5", "~loss: null", "+loss: {batch: true}", "initial_committee: x.pt"]
+        "key",
+        ["learning_rate: 0.5", "loss#softmax: false", "~loss: null", "+loss: {batch: true}", "initial_committee: x.pt"],
     )
     def test_what_the_loop_sets_in_all_stages_is_refused_in_the_file_of_one(self, bundle, at_desk, key, tmp_path):
         for name, content in (("mine.yaml", key), ("overlay.yaml", "loss: {_target_: svgd_monai.LogDiceLoss}")):

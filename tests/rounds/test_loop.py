@@ -175,6 +175,7 @@ def test_an_exhausted_pool_ends_the_run_with_a_sentence(eight_cases, tmp_path):
     assert [row["unique_labels"] for row in curve(tmp_path)] == ["3", "5", "6"]
     assert rows(tmp_path / "ranking.csv") == []
     assert json.loads((tmp_path / "run.json").read_text())["finished"] is True
+    assert "finished" in run(argv).out
     (tmp_path / "learning_curve.csv").unlink()
     assert run(argv).code == 0
     assert [row["unique_labels"] for row in curve(tmp_path)] == ["3", "5", "6"]

@@ -60,8 +60,9 @@ def test_two_annotators_share_a_worklist_and_agree_to_a_measured_dice(pool, tmp_
     assert "posterior 0.000" in page
 
 
-def test_one_annotator_cannot_do_what_takes_two(pool, tmp_path):
-    result = Team(pool, tmp_path, annotators="[ann]", double_annotated=1).command()
+@pytest.mark.parametrize("annotators", [{}, {"annotators": "[ann]"}])
+def test_one_annotator_cannot_do_what_takes_two(pool, tmp_path, annotators):
+    result = Team(pool, tmp_path, **annotators, double_annotated=1).command()
     assert result.code == 1
     assert result.last_line.startswith("double_annotated: two annotators are needed")
 
