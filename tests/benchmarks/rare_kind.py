@@ -12,7 +12,6 @@ of each finished run: how many of the labels are rare ones, and the test Dice of
 
 import argparse
 import csv
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -60,7 +59,7 @@ def table(dataset_dir: Path, study: Path, output: Path) -> None:
                 row = (method, run.seed, number, int(labels), len(labelled & rare), np.mean([*dice.values()]), *means)
                 rows.append(dict(zip(COLUMNS, row, strict=True)))
                 queries = folder / "queries.json"
-                labelled |= set(json.loads(queries.read_text()) if queries.is_file() else ())
+                labelled |= set(read_json(queries) if queries.is_file() else ())
             csv.DictWriter(sys.stdout, COLUMNS).writerow(rows[-1])
     write_csv(output, COLUMNS, rows)
 
@@ -74,6 +73,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "make":
         make(arguments.dataset_dir, arguments.output)
+    elif arguments.study is None:
+        parser.error("table: give --study, the study's folder.")
     else:
         table(arguments.dataset_dir, arguments.study, arguments.output)
 
