@@ -221,6 +221,9 @@ def write_ranking(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]
     Args:
         path: of the CSV.
         rows: of ``scores.csv``, those of the unlabelled cases in their order.
+
+    Raises:
+        OSError: the file system refuses.
     """
     ranked = [{**{key: row[key] for key in RANKING_COLUMNS}, "rank": rank} for rank, row in enumerate(rows, start=1)]
     write_csv(path, RANKING_COLUMNS, ranked)

@@ -13,7 +13,12 @@ from svgd_monai.report.text import number, percent
 
 
 def full_data_section(evidence: Evidence, pictures: Mapping[str, Picture]) -> Iterator[Block]:
-    """Labels to reach shares of the full-data Dice, and what the last committees lack of it."""
+    """Labels to reach shares of the full-data Dice, and what the last committees lack of it.
+
+    Args:
+        evidence: what the report rests on.
+        pictures: by file name; this section has none.
+    """
     analysis = evidence.analysis
     if not analysis.reach:
         return

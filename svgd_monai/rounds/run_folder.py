@@ -185,7 +185,11 @@ def removable(what_follows: str = "makes it again") -> Iterator[None]:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a table, and refuse one that is cut off: its last line has no end, or too few fields."""
+    """Read a table, and refuse one that is cut off: its last line has no end, or too few fields.
+
+    Raises:
+        RunFolderError: the table is damaged.
+    """
     if not path.read_bytes().endswith(b"\n"):
         raise RunFolderError(f"{path} is cut off.")
     return read_csv(path)

@@ -149,6 +149,9 @@ def read_rounds(ledger: PeopleLedger, rounds: Iterable[Round], dataset: MSDDatas
         ledger: of the run.
         rounds: in their order; the first that has not begun ends them.
         dataset: the run as a data set.
+
+    Raises:
+        RunFolderError: a round's queries are damaged.
     """
     known = ledger.queries
     ledger.training, ledger.validation, ledger.validating, ledger.queries = [], [], [], []
