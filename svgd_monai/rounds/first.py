@@ -13,7 +13,7 @@ from typing import Any
 from svgd_monai.committee.keeper import COMMITTEE_FILE, TRAINING_FILE
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import check_torch, read_json, write_bytes
-from svgd_monai.rounds.run_folder import MAY_CHANGE
+from svgd_monai.rounds.record import MAY_CHANGE
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class FirstCommittees:
 
     Args:
         folder: shared by the runs.
-        record: of the run that asks, see :func:`~svgd_monai.rounds.run_folder.run_record`.
+        record: of the run that asks, see :func:`~svgd_monai.rounds.record.run_record`.
     """
 
     def __init__(self, folder: str | os.PathLike[str], record: Mapping[str, Any]) -> None:

@@ -33,8 +33,9 @@ from svgd_monai.rounds.ledger import Ledger
 from svgd_monai.rounds.lock import run_lock
 from svgd_monai.rounds.log import log_end, log_round
 from svgd_monai.rounds.prepare import check_parts, compares_voxels, prepare_volumes
+from svgd_monai.rounds.record import run_record
 from svgd_monai.rounds.round import Round
-from svgd_monai.rounds.run_folder import RunFolder, removable, run_record
+from svgd_monai.rounds.run_folder import RunFolder, removable
 from svgd_monai.rounds.shared import SharedStages
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class ActiveLearning:
             )
             split = split.without(task.bad)
             record = run_record(self.settings, self._recorded, split, task)
-            if not self.folder.run_file.is_file():  # before it, for a run that goes on keeps to this list
+            if not self.folder.begun:  # before run.json, for a run that goes on keeps to this list
                 write_bad_cases(self.folder.root / BAD_CASES_FILE, task.bad)
             finished = self.folder.open(record)
             if self.settings.get("first_committees") is not None:
@@ -146,7 +147,7 @@ class ActiveLearning:
 
     def _left_out(self) -> dict[str, str] | None:
         """The cases that a run left out when it began, which it keeps to; None for a run that begins."""
-        if not self.folder.run_file.is_file():
+        if not self.folder.begun:
             return None
         file = self.folder.root / BAD_CASES_FILE
         return read_bad_cases(file) if file.is_file() else {}

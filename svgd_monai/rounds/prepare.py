@@ -56,7 +56,7 @@ def check_parts(stages: Stages, folder: RunFolder) -> None:
             "handlers: set on the loop, it would replace those of evaluate.yaml and acquire.yaml, which write what "
             "the loop reads; to add handlers to one stage, give that stage a file of its own (as in stages#evaluate)."
         )
-    if not folder.run_file.is_file():
+    if not folder.begun:
         parser = stages.parser("train", num_particles=1)  # all of them are alike
         parser.get_parsed_content("network_def")
         parser.get_parsed_content("loss")
@@ -132,7 +132,7 @@ def prepare_items(
             (first, one), (second, other) = list(shapes.items())[:2]
             raise SettingsError(
                 f"mi_grid: null needs volumes of one shape, but {one} has {first} voxels and {other} {second}; give a "
-                "grid, and another output_dir."
+                "grid."
             )
         if item["case"] in seen:  # a labelled case is prepared with its label and without
             continue

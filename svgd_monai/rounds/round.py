@@ -12,10 +12,8 @@ from svgd_monai.evaluation.cases import case_rows, summarise_results
 from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
 from svgd_monai.files import read_json, write_bytes, write_csv, write_json
 from svgd_monai.rounds.curve import TIMES_FILE
-from svgd_monai.rounds.run_folder import RunFolder, read_table
+from svgd_monai.rounds.run_folder import DATALIST_FILE, RunFolder, read_table
 from svgd_monai.rounds.stages import Stages
-
-DATALIST_FILE = "datalist.json"
 
 
 class Round:

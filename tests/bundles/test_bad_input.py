@@ -343,7 +343,11 @@ def test_volumes_of_several_shapes_without_a_grid_are_refused_before_a_round_is_
     keys = {**TINY, "mi_grid": "null", "dataset_dir": dataset, "output_dir": output}
     refusal(run_bundle(*words(config, **keys)), "mi_grid: null needs volumes of one shape")
     assert not (output / "round_000/committee.pt").exists()
-    assert run_bundle(*words(config, **{**keys, "acquisition": "bald", "output_dir": f"{output}2"})).exit_code == 0
+    # It has made nothing yet, so that the folder takes other keys.
+    assert run_bundle(*words(config, **{**keys, "acquisition": "bald", "seed": 1})).exit_code == 0
+    record = json.loads((output / "run.json").read_text())
+    assert (record["settings"]["acquisition"], record["seed"]) == ("bald", 1)
+    refusal(run_bundle(*words(config, **{**keys, "acquisition": "bald"})), "seed: the run in ")
 
 
 def test_intensities_outside_the_histogram_are_told(config, dataset, output, tmp_path):

@@ -8,8 +8,8 @@ import torch
 
 import svgd_monai
 from svgd_monai.errors import RunFolderError
-from svgd_monai.files import read_json, write_csv, write_torch
-from svgd_monai.rounds import RunFolder, run_folder
+from svgd_monai.files import read_json, write_csv, write_json, write_torch
+from svgd_monai.rounds import RunFolder, record
 from svgd_monai.rounds import round as rounds
 from svgd_monai.rounds.round import Round
 from svgd_monai.rounds.stages import ROUND_KEYS, Stages
@@ -190,6 +190,7 @@ RECORD = {
 def test_a_run_is_not_mixed_with_another(tmp_path, part, change, named):
     folder = RunFolder(tmp_path)
     folder.open(RECORD)
+    folder.curve_file.touch()
     before = folder.run_file.read_bytes()
     changed = {key: value for key, value in {**RECORD[part], **change}.items() if value is not None}
     with pytest.raises(RunFolderError, match=f"^{named}"):
@@ -197,9 +198,62 @@ def test_a_run_is_not_mixed_with_another(tmp_path, part, change, named):
     assert folder.run_file.read_bytes() == before
 
 
+OTHER = {**RECORD, "settings": {"rounds": 1, "seed": 1}, "split": {"initial": ["b"]}}
+
+
+def test_a_run_that_has_made_nothing_takes_other_settings(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert not folder.begun
+    folder.open(RECORD)
+    for file in (folder.ledger_file, folder.round(0) / "datalist.json"):
+        write_json(file, {"rounds": []})
+    assert not folder.begun
+    assert folder.open(OTHER) is False
+    assert read_json(folder.run_file) == {**OTHER, "finished": False}
+    assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["run.json"]  # those followed from its split
+
+
+@pytest.mark.parametrize(
+    "made",
+    ["round_000/training.pt", "round_001/committee.pt", "learning_curve.csv", "ranking.csv", "worklist/round_000",
+     "labels_accepted/a.0.nii.gz"],
+)  # fmt: skip
+def test_what_a_run_has_made_binds_it_to_its_settings(tmp_path, made):
+    folder = RunFolder(tmp_path)
+    folder.open(RECORD)
+    (tmp_path / made).parent.mkdir(exist_ok=True)
+    (tmp_path / made).touch()
+    with pytest.raises(RunFolderError, match=r"^rounds: "):
+        folder.open(OTHER)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"rounds": [{"queries": ["a"]}]}', '{"worklists": [[]]}', '{"refused": ["x"]}', "["]
+)
+def test_a_ledger_that_knows_something_or_cannot_be_read_binds_a_run_to_its_settings(tmp_path, content):
+    folder = RunFolder(tmp_path)
+    folder.open(RECORD)
+    folder.ledger_file.write_text(content)
+    with pytest.raises(RunFolderError, match=r"^rounds: "):
+        folder.open(OTHER)
+    assert folder.ledger_file.read_text() == content
+
+
+def test_a_lost_record_takes_no_ledger_with_it_and_another_record_stays(tmp_path):
+    folder = RunFolder(tmp_path)
+    write_json(folder.ledger_file, {"worklists": [[]]})
+    folder.open(RECORD)
+    assert folder.ledger_file.is_file()
+    write_json(folder.run_file, {"of": "another program"})
+    with pytest.raises(RunFolderError, match="is not the record of a run"):
+        folder.open(RECORD)
+    assert read_json(folder.run_file) == {"of": "another program"}
+
+
 def test_a_finished_run_of_which_more_rounds_are_asked_is_not_finished(tmp_path):
     folder, more = RunFolder(tmp_path), {**RECORD, "settings": {"rounds": 5, "seed": 0}}
     assert folder.open(RECORD) is False
+    folder.curve_file.touch()
     folder.finish()
     assert folder.open(RECORD) is True
     assert [folder.open(more), folder.open(more)] == [False, False]  # also where the first one was killed
@@ -215,10 +269,10 @@ def test_the_record_needs_no_installed_package(tmp_path, monkeypatch):
             raise PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(run_folder, "version", of_a_source_tree)
-    record = run_folder.people_record({"seed": 0, "images": str(tmp_path)}, {}, {1: "a"})
-    assert record["versions"]["svgd_monai"] == svgd_monai.__version__
-    assert record["versions"]["torch"] == version("torch")
+    monkeypatch.setattr(record, "version", of_a_source_tree)
+    found = record.people_record({"seed": 0, "images": str(tmp_path)}, {}, {1: "a"})
+    assert found["versions"]["svgd_monai"] == svgd_monai.__version__
+    assert found["versions"]["torch"] == version("torch")
 
 
 def test_a_run_of_a_version_without_a_key_goes_on_with_what_it_worked_by(tmp_path):
@@ -227,6 +281,7 @@ def test_a_run_of_a_version_without_a_key_goes_on_with_what_it_worked_by(tmp_pat
     older = {**record, "settings": {"rounds": 1, "seed": 0}}
     folder = RunFolder(tmp_path)
     assert folder.open(older) is False
+    folder.curve_file.touch()
     assert folder.open(record) is False
     with pytest.raises(RunFolderError, match=r"redraws: .* started with 'score', this command says 'random'"):
         folder.open({**record, "settings": {**record["settings"], "redraws": "random"}})
@@ -241,6 +296,7 @@ def test_a_run_of_another_version_goes_on_with_a_warning(tmp_path, caplog):
               "dataset": {"fingerprint": "f", "classes": {}, "root": "d"}}  # fmt: skip
     folder, now = RunFolder(tmp_path), {**record, "versions": {"svgd_monai": svgd_monai.__version__}}
     assert folder.open(record) is False
+    folder.curve_file.touch()
     assert folder.open(now) is False
     assert "was begun with svgd_monai 0.0.9, this is" in caplog.text
 

@@ -52,7 +52,7 @@ from svgd_monai.rounds.people.selection import choose_validation
 from svgd_monai.rounds.people.sheet import SHEET_FILE, summary
 from svgd_monai.rounds.people.worklists import Worklists
 from svgd_monai.rounds.prepare import check_parts, compares_voxels, prepare_items
-from svgd_monai.rounds.run_folder import people_record
+from svgd_monai.rounds.record import people_record
 
 logger = logging.getLogger(__name__)
 
@@ -166,10 +166,10 @@ class PeopleLearning(ActiveLearning):
     def _may_begin(self, number: int) -> bool:
         """Whether enough labels are there for a round; if not, people are told what to do."""
         people, least = self.people, self.settings["min_new_labels"]
-        if not people.worklists and not people.fresh:
+        if not people.worklists:
+            if people.fresh:
+                return True  # a run that starts from labels has no cold start
             self.worklists.follow(0)
-        if not people.worklists or number >= len(people.worklists):
-            return bool(people.fresh)
         if not people.fresh and not people.outstanding(number):
             self.worklists.follow(number)  # all were declined: the next best take their place
         left = people.outstanding(number)

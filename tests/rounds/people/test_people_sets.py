@@ -314,3 +314,14 @@ def test_a_held_out_case_may_not_be_bad(pool, tmp_path):
     assert refused.code == 1
     assert "phantom_mr_003" in refused.last_line
     assert not (tmp_path / "run/ledger.json").exists()
+
+
+def test_images_of_several_shapes_without_a_grid_are_refused_before_a_worklist_goes_out(pool, tmp_path):
+    team = Team(pool, tmp_path, rounds=0, mi_grid="null")
+    refused = team.command()
+    assert refused.code != 0
+    assert refused.last_line.startswith("mi_grid: null needs volumes of one shape")
+    assert not (tmp_path / "worklist").exists()
+    # A strategy that compares no images needs no grid, and the keys of a run that has not begun may change.
+    team.works(acquisition="bald", cold_start="random")
+    assert len(team.worklist(0)) == team.keys["initial_labelled"]
