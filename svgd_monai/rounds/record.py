@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,13 @@ MAY_CHANGE = frozenset(
     "allow_outside", "deterministic",
      "stage_dir", "datalist_file", "bundle_root"}
 ) | PEOPLE_KEYS  # fmt: skip
+#: Keys that decide how a committee is trained and nothing before it. Until a training is saved they may change: where
+#: people have labelled and the first training wants more memory than there is, their run goes on with a smaller one.
+TRAINING_KEYS = frozenset(
+    {"augmentation", "batch_size", "checkpoint", "committee", "features", "learning_rate", "learning_rate_schedule",
+     "likelihood_scale", "max_norm", "member_batches", "num_particles", "prior_std", "repulsion", "roi_size",
+     "steps_per_round", "validations_per_round"}
+)  # fmt: skip
 _PACKAGES = ("torch", "monai", "numpy", "nibabel", "pytorch-ignite")
 
 
@@ -79,13 +86,16 @@ def _record(
     return content
 
 
-def compare_records(found: Mapping[str, Any], record: Mapping[str, Any], root: Path) -> None:
+def compare_records(
+    found: Mapping[str, Any], record: Mapping[str, Any], root: Path, may_change: Collection[str] = ()
+) -> None:
     """Refuse a command that is not of the run that lies in a folder.
 
     Args:
         found: the run's record.
         record: the command's.
         root: the folder, for the sentences.
+        may_change: further settings that may differ; ``rounds`` may rise in any case.
 
     Raises:
         RunFolderError: they differ in more than may change; the sentence names the key.
@@ -102,7 +112,7 @@ def compare_records(found: Mapping[str, Any], record: Mapping[str, Any], root: P
             f"rounds: {root} is a run of {before['rounds']} rounds; they can be raised, not lowered to "
             f"{now['rounds']}; give another output_dir."
         )
-    for key in sorted((set(before) | set(now)) - MAY_CHANGE - {"rounds"}):
+    for key in sorted((set(before) | set(now)) - MAY_CHANGE - {"rounds", *may_change}):
         started, asked = (settings.get(key, LATER_KEYS.get(key)) for settings in (before, now))
         if started != asked:
             raise RunFolderError(

@@ -15,7 +15,7 @@ from svgd_monai.errors import RunFolderError
 from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
 from svgd_monai.files import check_torch, read_csv, read_json, remove_temporaries, write_json
 from svgd_monai.rounds.curve import TIMES_FILE
-from svgd_monai.rounds.record import compare_records
+from svgd_monai.rounds.record import TRAINING_KEYS, compare_records
 
 DATALIST_FILE = "datalist.json"
 
@@ -83,6 +83,12 @@ class RunFolder:
         return not tables and there(COMMITTEE_FILE, TRAINING_FILE)
 
     @property
+    def trained(self) -> bool:
+        """Whether anything of a training lies here, be it cut off."""
+        files = (path for path in self.root.glob("round_*/*") if path.name != DATALIST_FILE)
+        return self.curve_file.is_file() or self.ranking_file.is_file() or any(files)
+
+    @property
     def begun(self) -> bool:
         """Whether a run lies here that has made anything.
 
@@ -91,8 +97,7 @@ class RunFolder:
         """
         if not self.run_file.is_file():
             return False
-        made = ("learning_curve.csv", "ranking.csv", "labels_accepted/*", "worklist/*", "round_*/*")
-        if any(path.name != DATALIST_FILE for pattern in made for path in self.root.glob(pattern)):
+        if self.trained or any(self.root.glob("labels_accepted/*")) or any(self.root.glob("worklist/*")):
             return True
         try:
             ledger = read_json(self.ledger_file) if self.ledger_file.is_file() else {}
@@ -125,10 +130,12 @@ class RunFolder:
                 path.unlink(missing_ok=True)
             write_json(self.run_file, {**record, "finished": False})
             return False
-        compare_records(found, record, self.root)
-        if found["settings"]["rounds"] != record["settings"]["rounds"]:
-            found["settings"]["rounds"] = record["settings"]["rounds"]
-            write_json(self.run_file, {**found, "finished": False})
+        may_change = {"rounds"} if self.trained else {"rounds", *TRAINING_KEYS}
+        compare_records(found, record, self.root, may_change)
+        changed = {key: value for key, value in record["settings"].items() if key in may_change}
+        settings = {**found["settings"], **changed}
+        if settings != found["settings"]:
+            write_json(self.run_file, {**found, "settings": settings, "finished": False})
             return False
         return found.get("finished") is True
 

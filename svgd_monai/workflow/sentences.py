@@ -53,8 +53,8 @@ def _shortage(error: BaseException) -> str | None:
     if memory or (isinstance(error, RuntimeError) and "can't allocate memory" in text):
         device = "of the GPU " if "CUDA" in text else ""
         return (
-            f"The memory {device}does not suffice. On a machine with more, {GO_ON}; a run with a smaller batch_size, "
-            "roi_size or num_particles needs less, in another output_dir."
+            f"The memory {device}does not suffice. On a machine with more, {GO_ON}; a smaller batch_size, roi_size or "
+            "num_particles needs less, in another output_dir if this one holds a training."
         )
     return None
 

@@ -5,9 +5,11 @@ import shutil
 
 import nibabel as nib
 import pytest
+import torch
 from labelling import Team, curve, datalist
 from runs import CONFIG
 
+from svgd_monai.committee import CommitteeTrainer
 from svgd_monai.data import make_phantom
 from svgd_monai.rounds.people.selection import choose_validation
 
@@ -325,3 +327,27 @@ def test_images_of_several_shapes_without_a_grid_are_refused_before_a_worklist_g
     # A strategy that compares no images needs no grid, and the keys of a run that has not begun may change.
     team.works(acquisition="bald", cold_start="random")
     assert len(team.worklist(0)) == team.keys["initial_labelled"]
+
+
+def test_after_a_first_training_that_wants_too_much_memory_one_that_wants_less_goes_on(
+    pool, tmp_path, monkeypatch
+):
+    team = Team(pool, tmp_path, rounds=0, initial_labelled=3)
+    team.works()
+    team.label(*team.worklist(0))
+
+    def out_of_memory(self, engine, batch):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CommitteeTrainer, "_iteration", out_of_memory)
+        failed = team.command()
+    assert failed.last_line.startswith("The memory does not suffice.")
+    assert "a smaller batch_size" in failed.last_line
+    refused = team.command(batch_size=1, seed=3)
+    assert refused.last_line.startswith("seed: the run in ")
+    assert "complete" in team.works(batch_size=1, num_particles=2)
+    settings = json.loads((tmp_path / "run.json").read_text())["settings"]
+    assert (settings["batch_size"], settings["num_particles"]) == (1, 2)
+    assert len(torch.load(tmp_path / "round_000/committee.pt", weights_only=True)["values"]) == 2
+    assert team.command(batch_size=2, num_particles=2).last_line.startswith("batch_size: the run in ")
