@@ -329,9 +329,7 @@ def test_images_of_several_shapes_without_a_grid_are_refused_before_a_worklist_g
     assert len(team.worklist(0)) == team.keys["initial_labelled"]
 
 
-def test_after_a_first_training_that_wants_too_much_memory_one_that_wants_less_goes_on(
-    pool, tmp_path, monkeypatch
-):
+def test_after_a_first_training_that_wants_too_much_memory_one_that_wants_less_goes_on(pool, tmp_path, monkeypatch):
     team = Team(pool, tmp_path, rounds=0, initial_labelled=3)
     team.works()
     team.label(*team.worklist(0))
