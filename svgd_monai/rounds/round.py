@@ -12,7 +12,7 @@ from svgd_monai.evaluation.cases import case_rows, summarise_results
 from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
 from svgd_monai.files import read_json, write_bytes, write_csv, write_json
 from svgd_monai.rounds.curve import TIMES_FILE
-from svgd_monai.rounds.run_folder import DATALIST_FILE, RunFolder, read_table
+from svgd_monai.rounds.run_folder import DATALIST_FILE, RunFolder, read_table, removable
 from svgd_monai.rounds.stages import Stages
 
 
@@ -122,7 +122,9 @@ class Round:
         """
         scores = self.folder / SCORES_FILE
         if scores.is_file() and not self.run.ranking_file.is_file():
-            write_ranking(self.run.ranking_file, [row for row in read_table(scores) if row["labelled"] == "false"])
+            with removable():
+                rows = read_table(scores)
+            write_ranking(self.run.ranking_file, [row for row in rows if row["labelled"] == "false"])
 
     def queries(self) -> list[str]:
         """The chosen cases, best first.

@@ -156,3 +156,20 @@ def test_a_finished_run_without_a_committee_is_not_trained_anew(uninterrupted, p
         (copy / "round_000" / name).unlink()
     assert "nothing is left to do" in run(arguments(phantom_mr, copy)).out
     assert not (copy / "round_000/committee.pt").exists()
+
+
+def test_a_ranking_that_is_lost_with_its_scores_cut_off_comes_back_when_they_are_removed(
+    uninterrupted, phantom_mr, tmp_path
+):
+    copy = tmp_path / "run"
+    shutil.copytree(uninterrupted, copy)
+    (copy / "ranking.csv").unlink()
+    scores = copy / f"round_{ROUNDS:03d}/scores.csv"
+    scores.write_bytes(scores.read_bytes()[:-1])
+    assert run(arguments(phantom_mr, copy)).last_line == (
+        f"{scores} is cut off. Remove it, and the same command makes it again."
+    )
+    scores.unlink()
+    assert run(arguments(phantom_mr, copy)).code == 0
+    for name in ("ranking.csv", scores.relative_to(copy)):
+        assert (copy / name).read_bytes() == (uninterrupted / name).read_bytes()
