@@ -119,7 +119,7 @@ def enter() -> None:
                 parser[name] = check_setting(name, parser[name])
         for name in later:
             value = parser.get_parsed_content(name)
-            checked = check_setting(name, str(value) if KEYS[name].kind == "str" else value)
+            checked = check_setting(name, str(value) if KEYS[name].kind in ("str", "path") else value)
             if repr(checked) != repr(value):  # what is in its type already stays an expression
                 parser[name] = checked
         note_parts(parser)

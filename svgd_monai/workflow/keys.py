@@ -26,7 +26,8 @@ class Key:
     """What a key's value must be.
 
     Attributes:
-        kind: ``int``, ``float``, ``bool``, ``str``, ``ints``, ``floats`` or ``names`` (lists; of names, ``a,b`` too).
+        kind: ``int``, ``float``, ``bool``, ``str``, ``path`` (``~`` is the home folder), ``ints``, ``floats`` or
+            ``names`` (lists; of names, ``a,b`` too).
         null: whether null is a value.
         low: least value of a number, or of each in a list.
         above: the number must be above this.
@@ -82,8 +83,8 @@ def _seeds(seeds: list[int]) -> None:
 
 #: Every key that the package itself understands; a bundle's configuration names those it uses.
 KEYS: dict[str, Key] = {
-    "dataset_dir": Key("str"),
-    "output_dir": Key("str"),
+    "dataset_dir": Key("path"),
+    "output_dir": Key("path"),
     "download": Key("bool"),
     "allow_outside": Key("bool"),
     "on_bad_case": Key("str", choices=ON_BAD_CASE),
@@ -107,7 +108,7 @@ KEYS: dict[str, Key] = {
     "on_bad_particle": Key("str", choices=ON_BAD_PARTICLE),
     "member_batches": Key("str", choices=MEMBER_BATCHES),
     "method": Key("str", null=True),
-    "first_committees": Key("str", null=True),
+    "first_committees": Key("path", null=True),
     "warm_start": Key("bool"),
     "rounds": Key("int", low=0),
     "steps_per_round": Key("int", low=1),
@@ -117,7 +118,7 @@ KEYS: dict[str, Key] = {
     "initial_labelled": Key("int", null=True, low=1, words={"all": None}),
     "validation_cases": Key("int", null=True, low=1),
     "test_cases": Key("int", null=True, low=1),
-    "split_file": Key("str", null=True),
+    "split_file": Key("path", null=True),
     "batch_size": Key("int", low=1),
     "learning_rate": Key("float", above=0),
     "learning_rate_schedule": Key("str", choices=tuple(SCHEDULES)),
@@ -134,17 +135,17 @@ KEYS: dict[str, Key] = {
     "overlap": Key("float", low=0, below=1),
     "augmentation": Key("str", choices=("none", "light")),
     "checkpoint": Key("str", choices=CHECKPOINTS),
-    "committee_file": Key("str"),
-    "datalist_file": Key("str", null=True),
-    "stage_dir": Key("str"),
+    "committee_file": Key("path"),
+    "datalist_file": Key("path", null=True),
+    "stage_dir": Key("path"),
     "round": Key("int", low=0),
-    "initial_committee": Key("str", null=True),
-    "model_file": Key("str", null=True),
+    "initial_committee": Key("path", null=True),
+    "model_file": Key("path", null=True),
     "oracle": Key("str", choices=("dataset", "people")),
-    "images": Key("str", null=True),
-    "labels": Key("str", null=True),
-    "validation": Key("str", null=True),
-    "test": Key("str", null=True),
+    "images": Key("path", null=True),
+    "labels": Key("path", null=True),
+    "validation": Key("path", null=True),
+    "test": Key("path", null=True),
     "classes": Key("names", null=True),
     "annotators": Key("names", null=True, check=_annotators),
     "annotator": Key("str", null=True, check=_annotator),
@@ -162,5 +163,5 @@ KEYS: dict[str, Key] = {
     "threads": Key("int", null=True, low=1),
     "report": Key("bool"),
     "log_every": Key("int", low=1),
-    "cache_dir": Key("str"),
+    "cache_dir": Key("path"),
 }

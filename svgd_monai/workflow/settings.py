@@ -7,6 +7,7 @@ and a mistyped key is silently added. So every value is checked here, by name, b
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 from svgd_monai.errors import SettingsError
@@ -89,7 +90,8 @@ def _scalar(name: str, value: Any, key: Key, kind: str) -> Any:
         return word
     if key.check is not None:
         key.check(value)
-    return value
+    # A shell leaves ~ alone behind --key= and in quotes, and there is none in a YAML file.
+    return os.path.expanduser(value) if kind == "path" else value  # noqa: PTH111, as it is but for the ~
 
 
 def _boolean(name: str, value: Any) -> bool:

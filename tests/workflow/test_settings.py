@@ -38,8 +38,10 @@ def example(name):
         return [first] * key.length if key.length else [first, first + 1, first + 2]
     if key.kind == "names":
         return ["ann", "bob"]
+    if key.kind == "path":
+        return "./a//path~/"
     if key.kind == "str":
-        return {"device": "cpu", "acquisition": "bald", "annotator": "ann"}.get(name) or (key.choices or ("a/path",))[0]
+        return {"device": "cpu", "acquisition": "bald", "annotator": "ann"}.get(name) or (key.choices or ("a word",))[0]
     return {"bool": bool, "int": int, "float": float}[key.kind](1 if key.kind == "bool" else least(name))
 
 
@@ -62,18 +64,30 @@ class TestEveryKey:
             else:
                 assert "null" in refusal(name, null)
 
-    @pytest.mark.parametrize("name", [name for name in KEYS if KEYS[name].kind not in ("str", "names")])
+    @pytest.mark.parametrize("name", [name for name in KEYS if KEYS[name].kind not in ("str", "path", "names")])
     @pytest.mark.parametrize("value", ["", "maybe", "[1, 2", {"a": 1}, object, ["x"], float("nan"), float("inf")])
     def test_that_is_no_text_refuses_what_is_neither_number_switch_nor_list(self, name, value):
         refusal(name, value)
 
-    @pytest.mark.parametrize("name", keys("str"))
+    @pytest.mark.parametrize("name", keys("str", "path"))
     @pytest.mark.parametrize("value", ["", 2.5, True, ["a"], {"a": 1}])
     def test_that_is_a_text_refuses_everything_else(self, name, value):
         refusal(name, value)
 
     def test_that_is_a_path_may_look_like_a_number(self):
         assert check_setting("output_dir", 2024) == "2024"
+
+    @pytest.mark.parametrize("name", KEYS)
+    def test_that_is_a_path_may_begin_at_home(self, name, monkeypatch, tmp_path):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        named = name.endswith(("_dir", "_file", "_committee", "_committees"))
+        assert (KEYS[name].kind == "path") == (named or name in ("images", "labels", "validation", "test"))
+        if KEYS[name].kind == "path":
+            assert check_setting(name, "~/a//b") == f"{tmp_path}/a//b"
+            assert check_setting(name, "~nobody-of-that-name/a") == "~nobody-of-that-name/a"
+
+    def test_that_is_another_text_may_begin_with_a_tilde(self):
+        assert check_setting("method", "~/a") == "~/a"
 
 
 class TestNumbers:

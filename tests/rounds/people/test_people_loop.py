@@ -174,7 +174,9 @@ def test_a_finished_run_makes_a_lost_ranking_again_and_takes_more_rounds(finishe
     shutil.copytree(finished.folder, folder, symlinks=True)
     (folder / "ranking.csv").unlink()
     team = Team(finished.truth.parent, folder)
-    assert "finished" in team.works()
+    before = sorted(folder.glob("tensorboard/*"))
+    assert team.works().rstrip().endswith("is finished; a higher number of rounds continues it.")
+    assert sorted(folder.glob("tensorboard/*")) == before, "nothing is recorded twice"
     assert outcome(folder)["ranking"] == outcome(finished.folder)["ranking"]
     assert "Worklist 5, 2 cases" in team.works(rounds=LAST + 1)
 
