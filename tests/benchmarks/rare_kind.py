@@ -7,7 +7,8 @@
 
 ``make`` copies an MSD task and stores one case in ten upside down, image and label alike, as after an error in an
 export: no header says so. ``rare.json`` lists these cases; a fixed draw picks them. ``table`` has a row for each round
-of each finished run: how many of the labels are rare ones, and the test Dice of rare and of usual cases.
+of each finished run: how many of the labels are rare ones, and the test Dice of rare and of usual cases. A plot of
+both lies beside it, each method's mean over its seeds thick.
 """
 
 import argparse
@@ -16,8 +17,10 @@ import shutil
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import nibabel as nib
 import numpy as np
+from matplotlib.figure import Figure
 
 from svgd_monai.data.datalist import read_dataset
 from svgd_monai.files import read_csv, read_json, write_csv, write_json
@@ -62,6 +65,25 @@ def table(dataset_dir: Path, study: Path, output: Path) -> None:
                 labelled |= set(read_json(queries) if queries.is_file() else ())
             csv.DictWriter(sys.stdout, COLUMNS).writerow(rows[-1])
     write_csv(output, COLUMNS, rows)
+    plot(rows).savefig(output.with_suffix(".png"), dpi=110)
+
+
+@mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True})
+def plot(rows: list[dict]) -> Figure:
+    """Test Dice of rare and of usual cases against unique labels."""
+    figure = Figure(figsize=(9.6, 3.8))
+    axes = figure.subplots(1, 2)
+    for colour, method in enumerate(sorted({row["method"] for row in rows if row["round"] > 0})):
+        seeds = sorted({row["seed"] for row in rows if row["method"] == method})
+        runs = [[row for row in rows if (row["method"], row["seed"]) == (method, seed)] for seed in seeds]
+        for axis, kind in zip(axes, ("rare", "usual"), strict=True):
+            lines = np.array([[[row["unique_labels"], row[f"test_dice_{kind}"]] for row in run] for run in runs])
+            for line in lines:
+                axis.plot(*line.T, color=f"C{colour}", lw=0.7, alpha=0.6)
+            axis.plot(*lines.mean(0).T, color=f"C{colour}", lw=2.4, marker="o", ms=4, label=f"{method} ({len(seeds)})")
+            axis.set(xlabel="unique labels", ylabel="test Dice", title=f"{kind} cases")
+    axes[0].legend(title="method (n seeds)", frameon=False)
+    return figure
 
 
 def main() -> None:
