@@ -21,6 +21,7 @@ import matplotlib as mpl
 import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from svgd_monai.data.datalist import read_dataset
 from svgd_monai.files import read_csv, read_json, write_csv, write_json
@@ -71,7 +72,7 @@ def table(dataset_dir: Path, study: Path, output: Path) -> None:
 @mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True})
 def plot(rows: list[dict]) -> Figure:
     """Test Dice of rare and of usual cases against unique labels."""
-    figure = Figure(figsize=(9.6, 3.8))
+    figure = Figure(figsize=(10.6, 3.8))
     axes = figure.subplots(1, 2)
     for colour, method in enumerate(sorted({row["method"] for row in rows if row["round"] > 0})):
         seeds = sorted({row["seed"] for row in rows if row["method"] == method})
@@ -82,7 +83,10 @@ def plot(rows: list[dict]) -> Figure:
                 axis.plot(*line.T, color=f"C{colour}", lw=0.7, alpha=0.6)
             axis.plot(*lines.mean(0).T, color=f"C{colour}", lw=2.4, marker="o", ms=4, label=f"{method} ({len(seeds)})")
             axis.set(xlabel="unique labels", ylabel="test Dice", title=f"{kind} cases")
-    axes[0].legend(title="method (n seeds)", frameon=False)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), title="method (n seeds)", frameon=False, loc="outside right upper"
+    )
     return figure
 
 
