@@ -205,7 +205,8 @@ class Intake:
             self.ledger.refused.append({**record, "time": now()})
 
     def _decline(self, notes: Notes) -> None:
-        declined = {}
+        stands = self.ledger.declined if DECLINED_FILE in notes.unread else {}
+        declined = {case: record for case, record in stands.items() if not self.ledger.labels.get(case)}
         for case, why in notes.declined.items():
             if self.ledger.labels.get(case):
                 shown = f"{LABELS_FOLDER}/{DECLINED_FILE}"

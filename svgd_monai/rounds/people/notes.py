@@ -41,12 +41,14 @@ class Notes:
         empty: cases that hold nothing to label.
         confirmed: cases whose pre-segmentation is right as it is.
         complaints: lines that say nothing.
+        unread: names of the files that are there and cannot be read; of them, what was known before stands.
     """
 
     declined: dict[str, str] = field(default_factory=dict)
     empty: set[str] = field(default_factory=set)
     confirmed: set[str] = field(default_factory=set)
     complaints: list[Complaint] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
 
 
 def read_notes(folder: Path, cases: Collection[str]) -> Notes:
@@ -57,14 +59,14 @@ def read_notes(folder: Path, cases: Collection[str]) -> Notes:
         cases: the case ids that exist.
     """
     notes = Notes()
-    for case, rest, where in _lines(folder / DECLINED_FILE, cases, notes.complaints):
+    for case, rest, where in _lines(folder / DECLINED_FILE, cases, notes):
         if rest:
             notes.declined[case] = rest
         else:
             sentence = f"{where}: say why {case} is declined, as in `{case}: motion`; it needs a reason to count."
             notes.complaints.append(Complaint(f"labels/{DECLINED_FILE}", sentence, case))
     for name, named in ((EMPTY_FILE, notes.empty), (CONFIRMED_FILE, notes.confirmed)):
-        for case, rest, where in _lines(folder / name, cases, notes.complaints):
+        for case, rest, where in _lines(folder / name, cases, notes):
             if rest:  # which may be the end of a mistyped name that begins like this one
                 sentence = f"{where}: {rest!r} follows the case {case}, so the line is ignored;"
                 notes.complaints.append(Complaint(f"labels/{name}", f"{sentence} write one case on each line."))
@@ -73,7 +75,7 @@ def read_notes(folder: Path, cases: Collection[str]) -> Notes:
     return notes
 
 
-def _lines(path: Path, cases: Collection[str], complaints: list[Complaint]) -> list[tuple[str, str, str]]:
+def _lines(path: Path, cases: Collection[str], notes: Notes) -> list[tuple[str, str, str]]:
     """Case, rest of the line, and place, of each line that begins with a case; others are complained of."""
     shown = f"labels/{path.name}"
     if not path.is_file():
@@ -81,7 +83,9 @@ def _lines(path: Path, cases: Collection[str], complaints: list[Complaint]) -> l
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        complaints.append(Complaint(shown, f"{shown} cannot be read as UTF-8 text ({reason(error)})."))
+        stands = "; what it said before stands" if path.name == DECLINED_FILE else ""
+        notes.complaints.append(Complaint(shown, f"{shown} cannot be read as UTF-8 text ({reason(error)}){stands}."))
+        notes.unread.add(path.name)
         return []
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -94,7 +98,7 @@ def _lines(path: Path, cases: Collection[str], complaints: list[Complaint]) -> l
         reasoned = path.name == DECLINED_FILE
         if case is None or (reasoned and _MORE_OF_A_NAME.match(rest)):
             name = content.partition(":")[0].strip() if reasoned else content  # which may hold blanks
-            complaints.append(Complaint(shown, f"{where}: there is no case of the name {name!r}."))
+            notes.complaints.append(Complaint(shown, f"{where}: there is no case of the name {name!r}."))
         else:
             found.append((case, rest.strip(_SEPARATORS), where))
     return found

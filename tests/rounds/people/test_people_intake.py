@@ -157,6 +157,24 @@ def test_a_refused_file_is_not_replaced_by_the_word_that_the_case_is_empty(desk)
     assert desk.labels(FIRST) == []
 
 
+def test_what_was_declined_stays_so_while_the_file_cannot_be_read(desk):
+    file = desk.root / "labels/declined.txt"
+    file.write_text(f"{FIRST}: motion\n{SECOND}: motion\n")
+    assert desk.take() == []
+    before = dict(desk.ledger.declined)
+    file.write_text(f"{FIRST}: Überlagerung\n", encoding="cp1252")  # as an editor on another system saves it
+    (said,) = desk.take()
+    assert said.startswith("labels/declined.txt cannot be read as UTF-8 text (")
+    assert said.endswith("; what it said before stands.")
+    assert desk.ledger.declined == before
+    desk.save(SECOND)
+    desk.take()
+    assert desk.ledger.declined == {FIRST: before[FIRST]}, "a label goes before it"
+    file.write_text(f"{FIRST}: Überlagerung\n", encoding="utf-8")
+    assert desk.take() == []
+    assert desk.ledger.declined == {FIRST: {**before[FIRST], "reason": "Überlagerung"}}
+
+
 def test_a_decline_keeps_its_time_and_a_label_goes_before_it(desk, monkeypatch):
     times = iter("abc")
     monkeypatch.setattr("svgd_monai.rounds.people.intake.now", lambda: next(times))
