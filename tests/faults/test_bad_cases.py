@@ -128,6 +128,8 @@ def test_a_run_that_has_begun_without_a_bad_case_leaves_none_out_later(tmp_path)
     run = ActiveLearning({"output_dir": tmp_path}, {})
     assert run._left_out() is None
     (tmp_path / "run.json").write_text("{}")
+    assert run._left_out() is None, "it has made nothing yet"
+    (tmp_path / "learning_curve.csv").touch()
     assert run._left_out() == {}
     write_bad_cases(tmp_path / "bad_cases.csv", {"a": "It is empty."})
     assert run._left_out() == {"a": "It is empty."}
