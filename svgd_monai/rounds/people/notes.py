@@ -41,7 +41,7 @@ class Notes:
         empty: cases that hold nothing to label.
         confirmed: cases whose pre-segmentation is right as it is.
         complaints: lines that say nothing.
-        unread: names of the files that are there and cannot be read; of them, what was known before stands.
+        unread: names of the files that are there and cannot be read.
     """
 
     declined: dict[str, str] = field(default_factory=dict)
