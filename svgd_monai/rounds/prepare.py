@@ -45,7 +45,7 @@ def check_parts(stages: Stages, folder: RunFolder) -> None:
 
     Args:
         stages: the bundle's.
-        folder: the run's; one that has trained has been through it.
+        folder: the run's; one that holds a training has been through it.
 
     Raises:
         SettingsError: an overlay would take the handlers from stages, the network does not take the window, the
@@ -56,7 +56,7 @@ def check_parts(stages: Stages, folder: RunFolder) -> None:
             "handlers: set on the loop, it would replace those of evaluate.yaml and acquire.yaml, which write what "
             "the loop reads; to add handlers to one stage, give that stage a file of its own (as in stages#evaluate)."
         )
-    if not folder.trained:
+    if not folder.holds_training:
         parser = stages.parser("train", num_particles=1)  # all of them are alike
         parser.get_parsed_content("network_def")
         parser.get_parsed_content("loss")

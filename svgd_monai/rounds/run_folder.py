@@ -83,7 +83,7 @@ class RunFolder:
         return not tables and there(COMMITTEE_FILE, TRAINING_FILE)
 
     @property
-    def trained(self) -> bool:
+    def holds_training(self) -> bool:
         """Whether anything of a training lies here, be it cut off."""
         files = (path for path in self.root.glob("round_*/*") if path.name != DATALIST_FILE)
         return self.curve_file.is_file() or self.ranking_file.is_file() or any(files)
@@ -97,7 +97,7 @@ class RunFolder:
         """
         if not self.run_file.is_file():
             return False
-        if self.trained or any(self.root.glob("labels_accepted/*")) or any(self.root.glob("worklist/*")):
+        if self.holds_training or any(self.root.glob("labels_accepted/*")) or any(self.root.glob("worklist/*")):
             return True
         try:
             ledger = read_json(self.ledger_file) if self.ledger_file.is_file() else {}
@@ -130,7 +130,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
             write_json(self.run_file, {**record, "finished": False})
             return False
-        may_change = {"rounds"} if self.trained else {"rounds", *TRAINING_KEYS}
+        may_change = {"rounds"} if self.holds_training else {"rounds", *TRAINING_KEYS}
         compare_records(found, record, self.root, may_change)
         changed = {key: value for key, value in record["settings"].items() if key in may_change}
         settings = {**found["settings"], **changed}
