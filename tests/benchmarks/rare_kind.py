@@ -2,7 +2,7 @@
 
     python tests/benchmarks/rare_kind.py make --dataset_dir Task04_Hippocampus --output <folder>
     python -m monai.bundle run --config_file bundles/hippocampus_mri_svgd/configs/study.yaml --dataset_dir <folder> \
-        --output_dir <study> --seeds 1,2,3 --only entropy_mi,random --threads 1
+        --output_dir <study> --seeds 1,2,3,4,7 --only entropy_mi,random,shuffled_scores,entropy --threads 1
     python tests/benchmarks/rare_kind.py table --dataset_dir <folder> --study <study> --output <table.csv>
 
 ``make`` copies an MSD task and stores one case in ten upside down, image and label alike, as after an error in an
