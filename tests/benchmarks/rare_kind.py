@@ -1,20 +1,22 @@
 """Does a strategy find a kind of scan that is rare in the pool, and does that pay? A study that ought to show a gain.
 
-    python tests/benchmarks/rare_kind.py make --dataset_dir Task04_Hippocampus --output <folder>
+    python tests/benchmarks/rare_kind.py make --kind upside_down --dataset_dir Task04_Hippocampus --output <folder>
     python -m monai.bundle run --config_file bundles/hippocampus_mri_svgd/configs/study.yaml --dataset_dir <folder> \
         --output_dir <study> --seeds 1,2,3,4,7 --only entropy_mi,random,shuffled_scores,entropy --threads 1
     python tests/benchmarks/rare_kind.py table --dataset_dir <folder> --study <study> --output <table.csv>
 
-``make`` copies an MSD task and stores one case in ten upside down, image and label alike, as after an error in an
-export: no header says so. ``rare.json`` lists these cases; a fixed draw picks them. ``table`` has a row for each round
-of each finished run: how many of the labels are rare ones, and the test Dice of rare and of usual cases. A plot of
-both lies beside it, each method's mean over its seeds thick.
+``make`` copies an MSD task and makes one case in ten rare: ``upside_down`` stores its image and label upside down, as
+after an error in an export; ``inverted`` turns its image's intensities round between its least and its greatest, and
+leaves the label. No header says so. ``rare.json`` lists these cases; a fixed draw picks them, the same for either kind.
+``table`` has a row for each round of each finished run: how many of the labels are rare ones, and the test Dice of rare
+and of usual cases. A plot of both lies beside it, each method's mean over its seeds thick.
 """
 
 import argparse
 import csv
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
@@ -34,18 +36,35 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def make(dataset_dir: Path, output: Path) -> None:
+def upside_down(voxels: np.ndarray) -> np.ndarray:
+    """The volume reversed along its third axis, from feet to head."""
+    return voxels[:, :, ::-1]
+
+
+def inverted(voxels: np.ndarray) -> np.ndarray:
+    """Bright for dark within the volume's own range, as MR of another weighting might look."""
+    return (float(voxels.min()) + float(voxels.max()) - voxels.astype(float)).astype(voxels.dtype)
+
+
+#: What makes a case rare, and which of its volumes it changes.
+KINDS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], tuple[str, ...]]] = {
+    "upside_down": (upside_down, ("image", "label")),
+    "inverted": (inverted, ("image",)),
+}
+
+
+def make(dataset_dir: Path, output: Path, kind: str) -> None:
     """Write the task with its rare kind; the folder must not be there."""
+    change, keys = KINDS[kind]
     items = read_dataset(dataset_dir).items
     cases = sorted(items)
     rare = np.random.default_rng(0).permutation(cases)[: len(cases) // ONE_IN].tolist()
     shutil.copytree(dataset_dir, output)
     for case in rare:
-        for key in ("image", "label"):
+        for key in keys:
             path = output / Path(items[case][key]).relative_to(dataset_dir.absolute())
             volume = nib.load(path)
-            upside_down = np.asarray(volume.dataobj)[:, :, ::-1]
-            nib.save(nib.Nifti1Image(upside_down, volume.affine, volume.header), path)
+            nib.save(nib.Nifti1Image(change(np.asarray(volume.dataobj)), volume.affine, volume.header), path)
     write_json(output / RARE_FILE, sorted(rare))
 
 
@@ -95,10 +114,11 @@ def main() -> None:
     parser.add_argument("what", choices=("make", "table"))
     parser.add_argument("--dataset_dir", type=Path, required=True)
     parser.add_argument("--study", type=Path)
+    parser.add_argument("--kind", choices=sorted(KINDS), default="upside_down")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     if arguments.what == "make":
-        make(arguments.dataset_dir, arguments.output)
+        make(arguments.dataset_dir, arguments.output, arguments.kind)
     elif arguments.study is None:
         parser.error("table: give --study, the study's folder.")
     else:
