@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ MAY_CHANGE = frozenset(
     "allow_outside", "deterministic",
      "stage_dir", "datalist_file", "bundle_root"}
 ) | PEOPLE_KEYS  # fmt: skip
-#: Keys that decide how a committee is trained and nothing before it. Until a training is saved they may change: where
-#: people have labelled and the first training wants more memory than there is, their run goes on with a smaller one.
+#: Keys that decide how a committee is trained and nothing before it. Like an overlay's components, such as the network,
+#: they may change until a training is saved: where people have labelled and the first training wants more memory than
+#: there is, their run goes on with a smaller one.
 TRAINING_KEYS = frozenset(
     {"augmentation", "batch_size", "checkpoint", "committee", "features", "learning_rate", "learning_rate_schedule",
      "likelihood_scale", "max_norm", "member_batches", "num_particles", "prior_std", "repulsion", "roi_size",
@@ -86,16 +87,20 @@ def _record(
     return content
 
 
-def compare_records(
-    found: Mapping[str, Any], record: Mapping[str, Any], root: Path, may_change: Collection[str] = ()
-) -> None:
-    """Refuse a command that is not of the run that lies in a folder.
+def continued_record(
+    found: Mapping[str, Any], record: Mapping[str, Any], root: Path, trained: bool = True
+) -> dict[str, Any]:
+    """The record of a run that a command goes on with.
 
     Args:
         found: the run's record.
         record: the command's.
         root: the folder, for the sentences.
-        may_change: further settings that may differ; ``rounds`` may rise in any case.
+        trained: whether anything of a training has been saved. If not, its keys and an overlay's components may differ.
+
+    Returns:
+        ``found`` with what the command may change and has changed: ``rounds``, which may rise, and, if nothing was
+        trained, the keys of the training and the components.
 
     Raises:
         RunFolderError: they differ in more than may change; the sentence names the key.
@@ -112,7 +117,8 @@ def compare_records(
             f"rounds: {root} is a run of {before['rounds']} rounds; they can be raised, not lowered to "
             f"{now['rounds']}; give another output_dir."
         )
-    for key in sorted((set(before) | set(now)) - MAY_CHANGE - {"rounds", *may_change}):
+    taken = {"rounds"} if trained else {"rounds", *TRAINING_KEYS}
+    for key in sorted((set(before) | set(now)) - MAY_CHANGE - taken):
         started, asked = (settings.get(key, LATER_KEYS.get(key)) for settings in (before, now))
         if started != asked:
             raise RunFolderError(
@@ -131,6 +137,9 @@ def compare_records(
         )
     if found["split"] != record["split"]:
         raise RunFolderError(f"split_file: it is not the split that the run in {root} was started with.")
-    for key in sorted(set(found["components"]) | set(record["components"])):
-        if found["components"].get(key) != record["components"].get(key):
+    components = found["components"] if trained else record["components"]
+    for key in sorted(set(components) | set(record["components"])):
+        if components.get(key) != record["components"].get(key):
             raise RunFolderError(f"{key}: differs from the run in {root}; give another output_dir.")
+    settings = {**before, **{key: value for key, value in now.items() if key in taken}}
+    return {**found, "settings": settings, "components": components}

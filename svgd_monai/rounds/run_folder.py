@@ -15,7 +15,7 @@ from svgd_monai.errors import RunFolderError
 from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
 from svgd_monai.files import check_torch, read_csv, read_json, remove_temporaries, write_json
 from svgd_monai.rounds.curve import TIMES_FILE
-from svgd_monai.rounds.record import TRAINING_KEYS, compare_records
+from svgd_monai.rounds.record import continued_record
 
 DATALIST_FILE = "datalist.json"
 
@@ -130,12 +130,9 @@ class RunFolder:
                 path.unlink(missing_ok=True)
             write_json(self.run_file, {**record, "finished": False})
             return False
-        may_change = {"rounds"} if self.holds_training else {"rounds", *TRAINING_KEYS}
-        compare_records(found, record, self.root, may_change)
-        changed = {key: value for key, value in record["settings"].items() if key in may_change}
-        settings = {**found["settings"], **changed}
-        if settings != found["settings"]:
-            write_json(self.run_file, {**found, "settings": settings, "finished": False})
+        goes_on = continued_record(found, record, self.root, self.holds_training)
+        if goes_on != found:
+            write_json(self.run_file, {**goes_on, "finished": False})
             return False
         return found.get("finished") is True
 

@@ -227,6 +227,21 @@ def test_what_a_run_has_made_binds_it_to_its_settings(tmp_path, made):
         folder.open(OTHER)
 
 
+def test_before_a_training_is_saved_its_keys_and_the_components_bind_nobody(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.open(RECORD)
+    (tmp_path / "worklist/round_000").mkdir(parents=True)
+    smaller = {**RECORD, "settings": {"rounds": 3, "seed": 0, "batch_size": 1}, "components": {"loss": 1, "new": 2}}
+    for _ in range(2):
+        assert folder.open(smaller) is False
+        assert read_json(folder.run_file) == {**smaller, "finished": False}
+    folder.curve_file.touch()
+    with pytest.raises(RunFolderError, match=r"^loss: differs from the run"):
+        folder.open({**smaller, "components": RECORD["components"]})
+    with pytest.raises(RunFolderError, match=r"^batch_size: .* started with 1, this command says 2"):
+        folder.open({**smaller, "settings": {**smaller["settings"], "batch_size": 2}})
+
+
 @pytest.mark.parametrize(
     "content", ['{"rounds": [{"queries": ["a"]}]}', '{"worklists": [[]]}', '{"refused": ["x"]}', "["]
 )

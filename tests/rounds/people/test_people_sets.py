@@ -344,8 +344,16 @@ def test_after_a_first_training_that_wants_too_much_memory_one_that_wants_less_g
     assert "a smaller batch_size" in failed.last_line
     refused = team.command(batch_size=1, seed=3)
     assert refused.last_line.startswith("seed: the run in ")
+    overlay = tmp_path / "smaller.yaml"
+    keys = {"features": "@features", "spatial_dims": 3, "in_channels": "@in_channels", "out_channels": "@num_classes"}
+    network = {"_target_": "monai.networks.nets.BasicUNet", "_mode_": "callable", **keys}
+    overlay.write_text(json.dumps({"architecture": network}))
+    team.config = f"['{CONFIG}','{overlay}']"
     assert "complete" in team.works(batch_size=1, num_particles=2)
-    settings = json.loads((tmp_path / "run.json").read_text())["settings"]
-    assert (settings["batch_size"], settings["num_particles"]) == (1, 2)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["settings"]["batch_size"], record["settings"]["num_particles"]) == (1, 2)
+    assert list(record["components"]) == ["architecture"]
     assert len(torch.load(tmp_path / "round_000/committee.pt", weights_only=True)["values"]) == 2
     assert team.command(batch_size=2, num_particles=2).last_line.startswith("batch_size: the run in ")
+    team.config = CONFIG
+    assert team.command(batch_size=1, num_particles=2).last_line.startswith("architecture: differs from the run in ")
