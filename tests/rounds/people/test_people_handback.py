@@ -118,8 +118,10 @@ def test_a_pre_segmentation_handed_back_unchanged_is_taken_only_when_it_is_confi
         (team.folder / f"labels/{case}.nii.gz").write_bytes(made)
     team.note("empty.txt", first, second)  # so young a committee may see nothing
     team.note("confirmed.txt", first)
+    recorded = sorted(team.folder.glob("tensorboard/*"))
     said = team.works()
     assert f"labels/{second}.nii.gz is the pre-segmentation, unchanged" in said
+    assert sorted(team.folder.glob("tensorboard/*")) == recorded, "a command that only waits leaves no event file"
     label = team.ledger["cases"][first]["labels"][0]
     assert (label["corrected_voxels"], label["corrected_surface_voxels"]) == (0, 0)
     # Saved anew by a program, it is no longer the same file: somebody has looked at it.
