@@ -2,14 +2,14 @@
 
     python tests/benchmarks/rare_kind.py make --kind upside_down --dataset_dir Task04_Hippocampus --output <folder>
     python -m monai.bundle run --config_file bundles/hippocampus_mri_svgd/configs/study.yaml --dataset_dir <folder> \
-        --output_dir <study> --seeds 1,2,3,4,7 --only entropy_mi,random,shuffled_scores,entropy --threads 1
+        --output_dir <study> --seeds 1,2,3,4,7 --only entropy_mi,random,shuffled_scores,entropy,full --threads 1
     python tests/benchmarks/rare_kind.py table --dataset_dir <folder> --study <study> --output <table.csv>
 
 ``make`` copies an MSD task and makes one case in ten rare: ``upside_down`` stores its image and label upside down, as
 after an error in an export; ``inverted`` turns its image's intensities round between its least and its greatest, and
 leaves the label. No header says so. ``rare.json`` lists these cases; a fixed draw picks them, the same for either kind.
 ``table`` has a row for each round of each finished run: how many of the labels are rare ones, and the test Dice of rare
-and of usual cases. A plot of both lies beside it, each method's mean over its seeds thick.
+and of usual cases. A plot of both lies beside it: means over seeds are thick, that of the full data is dashed.
 """
 
 import argparse
@@ -93,16 +93,22 @@ def plot(rows: list[dict]) -> Figure:
     """Test Dice of rare and of usual cases against unique labels."""
     figure = Figure(figsize=(10.6, 3.8))
     axes = figure.subplots(1, 2)
-    for colour, method in enumerate(sorted({row["method"] for row in rows if row["round"] > 0})):
+    methods = sorted({row["method"] for row in rows}, key=lambda name: (name == "full", name))
+    for colour, method in enumerate(methods):
         seeds = sorted({row["seed"] for row in rows if row["method"] == method})
         runs = [[row for row in rows if (row["method"], row["seed"]) == (method, seed)] for seed in seeds]
         for axis, kind in zip(axes, ("rare", "usual"), strict=True):
             lines = np.array([[[row["unique_labels"], row[f"test_dice_{kind}"]] for row in run] for run in runs])
+            label = f"{method} ({len(seeds)})"
+            if method == "full":  # one training, with every label
+                axis.axhline(lines[:, 0, 1].mean(), color="0.4", ls="--", label=label)
+                continue
             for line in lines:
                 axis.plot(*line.T, color=f"C{colour}", lw=0.7, alpha=0.6)
-            axis.plot(*lines.mean(0).T, color=f"C{colour}", lw=2.4, marker="o", ms=4, label=f"{method} ({len(seeds)})")
-            axis.set(xlabel="unique labels", ylabel="test Dice", title=f"{kind} cases")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.plot(*lines.mean(0).T, color=f"C{colour}", lw=2.4, marker="o", ms=4, label=label)
+    for axis, kind in zip(axes, ("rare", "usual"), strict=True):
+        axis.set(xlabel="unique labels", ylabel="test Dice", title=f"{kind} cases")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(
         *axes[0].get_legend_handles_labels(), title="method (n seeds)", frameon=False, loc="outside right upper"
     )
