@@ -3,16 +3,16 @@
     python tests/benchmarks/gpu.py --output <folder> [--device cuda:0] [<section> ...] [--sizes paper] [--limit <s>]
     python tests/benchmarks/gpu.py --output <folder> --device cpu --tiny     # does the program run?
 
-Sections are summary, information, batches, parts, updates, variants, compiled, peers and growth; without any, all.
-Several run in a process each, so that one that breaks the device (as an address that a kernel cannot take) or takes
-too long leaves the others their results; the exit status is then 1.
+Sections are summary, information, batches, parts, updates, fused, variants, compiled, peers and growth; without any,
+all. Several run in a process each, so that one that breaks the device (as an address that a kernel cannot take) or
+takes too long leaves the others their results; the exit status is then 1.
 
 Tables and plots as those of ``step.py``; on top ``profile.txt`` (torch.profiler of one step), ``summary.csv``: the
 device, what its memory moves, the time of a step in float32 and bfloat16, how often the host waits for the device in a
 step, and the time of the paper's protocol (41 committees of 1500 steps) at that speed, training alone;
-``information.csv``, see ``gpu_information.py``; ``batches.csv``, see ``batches.py``; and ``updates.csv``, see
-``updates.py``. ``variants.csv`` and ``compiled.csv`` (``gpu_ways.py``) lie in a folder for each size, so that one size
-is kept where another fails.
+``information.csv``, see ``gpu_information.py``; ``batches.csv``, ``updates.csv`` and ``fused.csv``, see the programs of
+these names. ``variants.csv`` and ``compiled.csv`` (``gpu_ways.py``) lie in a folder for each size, so that one size is
+kept where another fails.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 from batches import batches
+from fused import fused
 from gpu_information import information
 from gpu_ways import compiled_ways, ways
 from step import all_parts, growth, peers, scaled, variants
@@ -32,7 +33,7 @@ from updates import updates
 from workloads import TINY, Clock, Ours, Size, Streams, command_line, median, table, waits
 
 ROUNDS, STEPS = 41, 1500
-SECTIONS = ("summary", "information", "batches", "parts", "updates", "variants", "compiled", "peers", "growth")
+SECTIONS = ("summary", "information", "batches", "parts", "updates", "fused", "variants", "compiled", "peers", "growth")
 
 
 def profiled(run: Callable[[], object], device: torch.device, path: Path) -> None:
@@ -105,6 +106,8 @@ def run(section: str, options: argparse.Namespace, sizes: dict[str, Size]) -> No
             all_parts(clock, sizes, repeats, output)
         case "updates":
             updates(clock, sizes, repeats, output)
+        case "fused":
+            fused(clock, sizes, repeats, output)
         case "variants" | "compiled":
             ways_of(clock, sizes, repeats, output, compiled=section == "compiled")
         case "peers":
