@@ -73,6 +73,10 @@ class Clock:
         return wrapper
 
 
+class Enough(BaseException):
+    """Ends the loop; an interrupt would be this program's exit status as well."""
+
+
 def measure(dataset: Path, folder: Path) -> tuple[float, Clock]:
     """Seconds of the second round, and of its parts."""
     whole: dict[int, float] = {}
@@ -85,9 +89,9 @@ def measure(dataset: Path, folder: Path) -> tuple[float, Clock]:
         run_round(loop, task, number, final)
         whole[number] = time.process_time() - began
         if number == 1:
-            raise KeyboardInterrupt  # the third round would tell no more
+            raise Enough  # the third round would tell no more
 
-    with ExitStack() as patches, suppress(SystemExit):
+    with ExitStack() as patches, suppress(Enough):
         for name, (owner, method) in PARTS.items():
             patches.enter_context(mock.patch.object(owner, method, clock.timed(name, getattr(owner, method))))
         patches.enter_context(mock.patch.object(ActiveLearning, "_run_round", timed_round))
