@@ -87,9 +87,7 @@ def _record(
     return content
 
 
-def continued_record(
-    found: Mapping[str, Any], record: Mapping[str, Any], root: Path, trained: bool = True
-) -> dict[str, Any]:
+def continued_record(found: Mapping[str, Any], record: Mapping[str, Any], root: Path, trained: bool) -> dict[str, Any]:
     """The record of a run that a command goes on with.
 
     Args:
@@ -137,9 +135,10 @@ def continued_record(
         )
     if found["split"] != record["split"]:
         raise RunFolderError(f"split_file: it is not the split that the run in {root} was started with.")
-    components = found["components"] if trained else record["components"]
-    for key in sorted(set(components) | set(record["components"])):
-        if components.get(key) != record["components"].get(key):
-            raise RunFolderError(f"{key}: differs from the run in {root}; give another output_dir.")
+    components = record["components"]
+    if trained:
+        for key in sorted(set(found["components"]) | set(components)):
+            if found["components"].get(key) != components.get(key):
+                raise RunFolderError(f"{key}: differs from the run in {root}; give another output_dir.")
     settings = {**before, **{key: value for key, value in now.items() if key in taken}}
     return {**found, "settings": settings, "components": components}
