@@ -29,6 +29,7 @@ COLUMNS = ("size", "part", "seconds", "floor", "ratio", "error")
 
 
 def total(row: Tensor) -> Tensor:
+    """The sum of (D,), shape (), float64."""
     whole = len(row) // CHUNK * CHUNK
     return row[:whole].view(-1, CHUNK).sum(1).double().sum() + row[whole:].sum().double()
 
@@ -51,6 +52,7 @@ def second_pass(particles: Sequence[Tensor], gradients: Sequence[Tensor], drive:
 
 
 def symmetric(pairs: Tensor, diagonal: Tensor) -> Tensor:
+    """(M, M) from its entries below the diagonal, row by row, and those on it, (M,)."""
     members = len(diagonal)
     matrix = torch.zeros(members, members, dtype=torch.float64, device=pairs.device)
     matrix[torch.tril_indices(members, members, offset=-1).unbind()] = pairs
