@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from svgd_monai.acquisition.score import acquisition_score
-from svgd_monai.acquisition.view import PairInformation, PoolView, Query, ScoreOptions
+from svgd_monai.acquisition.view import ImageEntropies, PairInformation, PoolView, Query, ScoreOptions
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def max_cover(view: PoolView, options: ScoreOptions, query: Query) -> Tensor:
     An undefined case (a constant image) covers nothing, is not covered, and ranks last.
 
     Args:
-        view: the pool, with `pairs`, of which U × (K + L) and the diagonal are asked for.
+        view: the pool, with `pairs`, of which U × (K + L) are asked for, and `entropies` or the diagonal of `pairs`.
         options: `candidates` is used.
         query: cases that are not eligible are covered but not chosen.
 
@@ -49,7 +49,7 @@ def max_cover(view: PoolView, options: ScoreOptions, query: Query) -> Tensor:
     in_pool = dict(zip(view.cases, view.labelled.tolist(), strict=True))
     labelled = sorted({*view.labelled_cases, *(case for case, known in in_pool.items() if known)})
     # By case id, so that no sum depends on the order of the pool.
-    entropies = _entropies(view.pairs, sorted({*view.cases, *labelled}))
+    entropies = _entropies(view.pairs, view.entropies, sorted({*view.cases, *labelled}))
     defined = torch.tensor([case in entropies for case in view.cases], dtype=torch.bool)
     if not bool(defined.any()):
         if len(view.cases) > 0:
@@ -93,10 +93,13 @@ def greedy_cover(similarity: Tensor, covered: Tensor) -> list[int]:
     return order
 
 
-def _entropies(pairs: PairInformation, cases: list[str]) -> dict[str, float]:
-    """Entropy in nats of the cases that have one, from the diagonal alone; a block of it would be N × N pairs."""
-    diagonal = {case: float(pairs([case], [case])[0, 0]) for case in cases}
-    return {case: value for case, value in diagonal.items() if value > 0}  # not where it is NaN
+def _entropies(pairs: PairInformation, entropies: ImageEntropies | None, cases: list[str]) -> dict[str, float]:
+    """Entropy in nats of the cases that have one; of pairs the diagonal alone, for a block would be N × N of them."""
+    if entropies is None:
+        diagonal = [float(pairs([case], [case])[0, 0]) for case in cases]
+    else:
+        diagonal = entropies(cases).tolist()
+    return {case: value for case, value in zip(cases, diagonal, strict=True) if value > 0}  # not where it is NaN
 
 
 def _similarity(pairs: PairInformation, rows: list[str], columns: list[str], entropies: dict[str, float]) -> Tensor:

@@ -51,7 +51,8 @@ class AcquisitionHandler:
         acquisition: name of the strategy, or the dotted path of the user's own.
         labelled: the distinct labelled case ids.
         information: (cases, labelled) -> (N,) mutual information in nats, for the strategies that use it; its method
-            ``pairs``, see :class:`~svgd_monai.acquisition.pool.PoolInformation`, for those that compare cases.
+            ``pairs``, see :class:`~svgd_monai.acquisition.pool.PoolInformation`, for those that compare cases, and
+            ``entropies``, see there, where it has one.
         count: queries to make; 0 ranks the pool and writes no ``queries.json``.
         keep_labelled: whether labelled cases may be queried again.
         mi_weight: weight of the mutual information.
@@ -148,9 +149,10 @@ class AcquisitionHandler:
         self._gather()
         cases = tuple(self.cases)
         labelled = torch.tensor([case in self.labelled for case in cases], dtype=torch.bool)
+        source = self.information if self.strategy.uses_information else None
         information = None
-        if self.strategy.uses_information and self.information is not None:
-            information = self.information(cases, sorted(self.labelled))
+        if source is not None:
+            information = source(cases, sorted(self.labelled))
             self._warn_undefined(cases, information)
         view = PoolView(
             cases=cases,
@@ -159,8 +161,9 @@ class AcquisitionHandler:
             foreground=torch.tensor(self._foreground, dtype=torch.float64),
             labelled=labelled,
             rng=np.random.default_rng(derive_seed(self.seed, "acquisition")),
-            pairs=getattr(self.information, "pairs", None) if self.strategy.uses_information else None,
+            pairs=getattr(source, "pairs", None),
             labelled_cases=tuple(sorted(self.labelled)),
+            entropies=getattr(source, "entropies", None),
         )
         scores, queried = select(
             self.strategy, view, self.options, self.count, self.keep_labelled, self.redraws, self.shuffle_scores
@@ -203,7 +206,7 @@ class AcquisitionHandler:
                 "foreground_ml": self._foreground[index],
                 "disagreement": self._disagreement[index],
             }
-            for rank, index in enumerate(rank_cases(scores, view.cases), start=1)
+            for rank, index in enumerate(rank_cases(scores, view.cases, view.labelled.tolist()), start=1)
         ]
 
     def _warn_undefined(self, cases: Sequence[str], information: Tensor) -> None:

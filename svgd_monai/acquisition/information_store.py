@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from svgd_monai import files
 from svgd_monai.acquisition.information import binned_mutual_information, is_one_bin
-from svgd_monai.acquisition.information_file import DAMAGE, STRIDE, Codes, Values, read_pairs, write_pairs
+from svgd_monai.acquisition.information_file import DAMAGE, Codes, read_pairs, write_pairs
 from svgd_monai.acquisition.information_images import DigitisedImages
+from svgd_monai.acquisition.information_table import PairTable
 from svgd_monai.processes import agreed, everyones, is_first, processes
 
 _LOGGER = logging.getLogger(__name__)
@@ -58,11 +59,7 @@ class InformationStore:
         )
         self.computed = 0
         self._images = DigitisedImages(self.path.parent / IMAGES, self.settings, self.bins, self.value_range)
-        self._positions: dict[str, int] = {}
-        self._codes: Codes = np.empty(0, np.int64)  # ascending
-        self._values: Values = np.empty(0, np.float64)
-        self._fresh: dict[int, float] = {}
-        self._read()
+        self._table = self._read()
 
     def matrix(
         self,
@@ -91,37 +88,73 @@ class InformationStore:
             ValueError: an image holds no voxel, a value that is not finite, or another number of voxels than the rest.
             OSError: the file cannot be written; for want of permission that is logged, and costs time later.
         """
-        rank, ranks = processes()
-        if ranks > 1:  # the first may have written since another read
-            self._positions, self._codes, self._values = agreed((self._positions, self._codes, self._values))
-        codes = self._codes_of(rows, columns)
-        work = self._missing(codes, rows, columns)
-        if work:
-            before = self._codes
-            try:
-                self._compute(dict(islice(work.items(), rank, None, ranks)), load, progress)
-            finally:
-                self._save()
-            if ranks > 1:
-                self._exchange(before)
-        return torch.from_numpy(self._values[np.searchsorted(self._codes, codes)])
+        self._agree()
+        codes = self._table.pairs(rows, columns)
+        self._complete(self._missing(codes, rows, columns), load, progress)
+        return torch.from_numpy(self._table.find(codes))
 
-    def _codes_of(self, rows: Sequence[str], columns: Sequence[str]) -> Codes:
-        """(N, K) codes; keys that are new get the next positions."""
-        for key in (*rows, *columns):
-            self._positions.setdefault(key, len(self._positions))
-        row = np.array([self._positions[key] for key in rows], np.int64).reshape(-1, 1)
-        column = np.array([self._positions[key] for key in columns], np.int64).reshape(1, -1)
-        return np.minimum(row, column) * STRIDE + np.maximum(row, column)
+    def entropies(
+        self,
+        keys: Sequence[str],
+        load: Callable[[str], Tensor],
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Tensor:
+        """Entropy of every image, its mutual information with itself: the diagonal of :meth:`matrix` in one pass.
+
+        Args:
+            keys: N keys; one image is held at a time.
+            load: see :meth:`matrix`.
+            progress: see there.
+
+        Returns:
+            (N,) float64 on the CPU, nats; NaN for a constant image.
+
+        Raises:
+            ValueError: see :meth:`matrix`.
+            OSError: see there.
+        """
+        self._agree()
+        codes = self._table.own(keys)
+        lacking = self._table.lacks(codes)
+        self._complete({key: [] for key, lacks in zip(keys, lacking, strict=True) if lacks}, load, progress)
+        return torch.from_numpy(self._table.find(codes))
+
+    def _agree(self) -> None:
+        """Where several processes share a pool, the first may have written since another read."""
+        if processes()[1] > 1:
+            self._table = agreed(self._table)
+
+    def _complete(
+        self,
+        work: Mapping[str, Sequence[str]],
+        load: Callable[[str], Tensor],
+        progress: Callable[[int, int], object] | None,
+    ) -> None:
+        """Compute this process's share of the work, write it, and learn what the others have computed."""
+        if not work:
+            return
+        rank, ranks = processes()
+        before = self._table.codes
+        try:
+            self._compute(dict(islice(work.items(), rank, None, ranks)), load, progress)
+        finally:
+            self._save()
+        if ranks > 1:
+            self._exchange(before)
 
     def _missing(self, codes: Codes, rows: Sequence[str], columns: Sequence[str]) -> dict[str, list[str]]:
-        """Row keys and, for each, the column keys to compute; every pair once, whichever way round it was asked."""
+        """Row keys and, for each, the column keys to compute; every pair once, whichever way round it was asked.
+
+        An image's pair with itself is left out of its columns: every image that is read leaves it.
+        """
         unique, first = np.unique(codes, return_index=True)
-        lacking = np.sort(first[~np.isin(unique, self._codes, assume_unique=True)])
+        lacking = np.sort(first[self._table.lacks(unique)])
         work: dict[str, list[str]] = {}
         for place in lacking.tolist():
-            row, column = divmod(place, len(columns))
-            work.setdefault(rows[row], []).append(columns[column])
+            row, column = (keys[at] for keys, at in zip((rows, columns), divmod(place, len(columns)), strict=True))
+            others = work.setdefault(row, [])
+            if column != row:
+                others.append(column)
         return work
 
     def _compute(
@@ -131,25 +164,26 @@ class InformationStore:
         progress: Callable[[int, int], object] | None,
     ) -> None:
         held: dict[str, Tensor] = {}
+        voxels: int | None = None
 
         def image(key: str) -> Tensor:
-            return held[key] if key in held else self._digitised(key, load)
+            nonlocal voxels
+            index = held[key] if key in held else self._digitised(key, load)
+            voxels = len(index) if voxels is None else voxels
+            self._check_size(key, index, voxels)
+            self._keep_entropy(key, index)
+            return index
 
-        for key in _distinct(work):
+        for key in dict.fromkeys(column for columns in work.values() for column in columns):
             held[key] = image(key)
-            self._check_size(key, held[key], next(iter(held.values())))
-            self._keep_entropy(key, held[key])
         constant = {key: is_one_bin(index) for key, index in held.items()}
         saved = time.monotonic()
         for done, (row, keys) in enumerate(work.items(), start=1):
             index = image(row)
-            self._check_size(row, index, held[keys[0]])
             values = binned_mutual_information(index, [held[key] for key in keys], self.bins).tolist()
             undefined = is_one_bin(index)
-            self._keep_entropy(row, index)
             for key, value in zip(keys, values, strict=True):
-                first, second = sorted((self._positions[row], self._positions[key]))
-                self._fresh[first * STRIDE + second] = float("nan") if undefined or constant[key] else value
+                self._table.note(row, key, float("nan") if undefined or constant[key] else value)
             if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                 self._save()
                 saved = time.monotonic()
@@ -157,10 +191,9 @@ class InformationStore:
                 progress(done, len(work))
 
     def _keep_entropy(self, key: str, index: Tensor) -> None:
-        code = self._positions[key] * (STRIDE + 1)
-        if code not in self._fresh and code not in self._codes[np.searchsorted(self._codes, code) :][:1]:
+        if not self._table.knows(key):
             entropy = float(binned_mutual_information(index, [index], self.bins))
-            self._fresh[code] = float("nan") if is_one_bin(index) else entropy
+            self._table.note(key, key, float("nan") if is_one_bin(index) else entropy)
 
     def _digitised(self, key: str, load: Callable[[str], Tensor]) -> Tensor:
         try:
@@ -169,52 +202,43 @@ class InformationStore:
             raise ValueError(f"The mutual information of image {key} cannot be computed: {error}") from error
 
     @staticmethod
-    def _check_size(key: str, index: Tensor, reference: Tensor) -> None:
-        if len(index) != len(reference):
+    def _check_size(key: str, index: Tensor, voxels: int) -> None:
+        if len(index) != voxels:
             raise ValueError(
-                f"Mutual information needs images on one grid: image {key} has {len(index)} voxels, "
-                f"another {len(reference)}."
+                f"Mutual information needs images on one grid: image {key} has {len(index)} voxels, another {voxels}."
             )
 
     def _save(self) -> None:
-        """Merge what is new and write the whole file."""
-        if not self._fresh:
-            return
-        self.computed += len(self._fresh)
-        codes = np.concatenate([self._codes, np.fromiter(self._fresh, np.int64, len(self._fresh))])
-        values = np.concatenate([self._values, np.fromiter(self._fresh.values(), np.float64, len(self._fresh))])
-        order = np.argsort(codes)
-        self._codes, self._values = codes[order], values[order]
-        self._fresh.clear()
-        self._write()
+        """Settle what is new and write the whole file."""
+        new = self._table.settle()
+        self.computed += new
+        if new > 0:
+            self._write()
 
     def _write(self) -> None:
         if is_first():
             try:
-                write_pairs(self.path, self.settings, list(self._positions), self._codes, self._values)
+                write_pairs(self.path, self.settings, self._table.keys, self._table.codes, self._table.values)
             except PermissionError as error:  # a cache that may only be read
                 _LOGGER.warning("%s cannot be written and what is new is computed again (%s).", self.path, error)
 
     def _exchange(self, before: Codes) -> None:
         """Put together what the processes have computed since the store held the codes ``before``."""
-        new = ~np.isin(self._codes, before, assume_unique=True)
-        found = everyones((self._codes[new], self._values[new]))
-        codes = np.concatenate([self._codes, *(part for part, _ in found)])
-        values = np.concatenate([self._values, *(part for _, part in found)])
-        self._codes, first = np.unique(codes, return_index=True)
-        self._values = values[first]
+        table = self._table
+        new = ~np.isin(table.codes, before, assume_unique=True)
+        table.join(everyones((table.codes[new], table.values[new])))
         self._write()
 
-    def _read(self) -> None:
+    def _read(self) -> PairTable:
         if not self.path.exists():
-            return
+            return PairTable()
         try:
             header, codes, values = read_pairs(self.path)
         except DAMAGE as error:
             _LOGGER.warning(
                 "%s cannot be read and its mutual information is computed again (%s).", self.path, files.reason(error)
             )
-            return
+            return PairTable()
         if header["settings"] != self.settings:
             _LOGGER.info(
                 "%s was computed with other settings (%s, now %s); it is computed again.",
@@ -222,11 +246,5 @@ class InformationStore:
                 header["settings"],
                 self.settings,
             )
-            return
-        self._positions = {key: position for position, key in enumerate(header["keys"])}
-        self._codes, self._values = codes, values
-
-
-def _distinct(work: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Column keys of the work, each once, in order of first use."""
-    return iter(dict.fromkeys(key for keys in work.values() for key in keys))
+            return PairTable()
+        return PairTable(header["keys"], codes, values)

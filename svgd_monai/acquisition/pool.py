@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -121,22 +122,35 @@ class PoolInformation:
         Raises:
             SettingsError: there is no common grid and the shapes differ, or an image has other channels.
         """
-        row_keys = [self._key[case] for case in rows]
-        column_keys = [self._key[case] for case in columns]
-        # A bar for a single pair would flicker.
-        with tqdm(desc="Mutual information", disable=len(rows) < 2 or None, leave=False) as bar:
-
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            by_channel = [
-                self.store.matrix(
-                    [k + suffix for k in row_keys], [k + suffix for k in column_keys], self._load, progress
-                )
+        with _bar(len(rows)) as progress:
+            return self._mean(
+                self.store.matrix(self._keys(rows, suffix), self._keys(columns, suffix), self._load, progress)
                 for suffix in self._suffixes
-            ]
-        return torch.stack(by_channel).nanmean(0)
+            )
+
+    def entropies(self, cases: Sequence[str]) -> Tensor:
+        """Entropy of each case's image, MI(a, a), in one pass over the images that the store lacks.
+
+        Args:
+            cases: N cases.
+
+        Returns:
+            (N,) float64, nats; NaN where no channel varies.
+
+        Raises:
+            SettingsError: see :meth:`pairs`.
+        """
+        with _bar(len(cases)) as progress:
+            return self._mean(
+                self.store.entropies(self._keys(cases, suffix), self._load, progress) for suffix in self._suffixes
+            )
+
+    def _keys(self, cases: Sequence[str], suffix: str) -> list[str]:
+        return [self._key[case] + suffix for case in cases]
+
+    @staticmethod
+    def _mean(by_channel: Iterable[Tensor]) -> Tensor:
+        return torch.stack(list(by_channel)).nanmean(0)
 
     def _load(self, key: str) -> Tensor:
         """One channel of an image, (1, X, Y, Z)."""
@@ -174,6 +188,18 @@ class PoolInformation:
                 f"mi_grid: null needs volumes of one shape, the pool has {tuple(first[1:])} and "
                 f"{tuple(image.shape[1:])}."
             )
+
+
+@contextmanager
+def _bar(images: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar of images done, told by (done, to do); none for a single image, which would flicker."""
+    with tqdm(desc="Mutual information", disable=images < 2 or None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
 
 
 def aggregate_information(matrix: Tensor, how: str = "mean") -> Tensor:

@@ -30,9 +30,10 @@ def acquisition_score(
     zscore:  n(x)_i = (x_i − mean_R x) / std_R x                               (population standard deviation)
     rank:    n(x)_i = (number of R below x_i + ½ number of R equal to it) / |R|
 
-    A case outside R may leave the scale: a labelled case's MI exceeds 1 where R holds the unlabelled ones. A term that
-    is equal for all of R is 0. A case whose information is NaN (a constant image) is undefined: it sets no range, of
-    either term, and its score is −∞. An R without a defined case is replaced by all defined ones.
+    A case outside R may leave the scale: a labelled case's MI exceeds 1 where R holds the unlabelled ones. A case whose
+    information is NaN (a constant image) is undefined: it sets no range, of either term, and its score is −∞. Where R
+    has no defined case, or a term is equal for all of R, as for a single case, all defined cases set the term's range;
+    a term that is equal for these too is 0.
 
     Args:
         uncertainty: (N,), a value per case, any unit.
@@ -60,25 +61,28 @@ def acquisition_score(
     _check_shape(reference, uncertainty, "reference")
     reference = reference.to(uncertainty.device, torch.bool)
     if information is None:
-        return _normalised(uncertainty, reference if bool(reference.any()) else ~reference, normalise)
+        return _normalised(uncertainty, reference, torch.ones_like(reference), normalise)
 
     _check_shape(information, uncertainty, "information")
     information = information.to(uncertainty.device, torch.float64)
     if bool(torch.isinf(information).any()):
         raise ValueError("The mutual information of a case is infinite.")
     defined = ~torch.isnan(information)
-    reference = reference & defined if bool((reference & defined).any()) else defined
-    redundancy = _normalised(information, reference, normalise)
-    score = _normalised(uncertainty, reference, normalise) - mi_weight * redundancy
+    redundancy = _normalised(information, reference & defined, defined, normalise)
+    score = _normalised(uncertainty, reference & defined, defined, normalise) - mi_weight * redundancy
     return torch.where(defined, score, -torch.inf)
 
 
-def rank_cases(scores: Tensor, cases: Sequence[str]) -> list[int]:
-    """Order the cases by score, highest first; ties by case id, so that the order does not depend on the input's.
+def rank_cases(scores: Tensor, cases: Sequence[str], labelled: Sequence[bool] | None = None) -> list[int]:
+    """Order the cases by score, highest first.
+
+    Ties are broken by case id, the unlabelled first: so the order does not depend on the input's, and no label is
+    redrawn where a new one would be as good.
 
     Args:
         scores: (N,), −∞ allowed.
         cases: N distinct ids.
+        labelled: whether each is labelled; None: no difference is made.
 
     Returns:
         The N positions, best first.
@@ -92,15 +96,16 @@ def rank_cases(scores: Tensor, cases: Sequence[str]) -> list[int]:
     for value, case in zip(values, cases, strict=True):
         if math.isnan(value):
             raise ValueError(f"The score of case {case} is not a number.")
-    return sorted(range(len(cases)), key=lambda position: (-values[position], cases[position]))
+    last = [False] * len(cases) if labelled is None else labelled
+    return sorted(range(len(cases)), key=lambda position: (-values[position], last[position], cases[position]))
 
 
-def _normalised(values: Tensor, reference: Tensor, normalise: str) -> Tensor:
-    """Map (N,) values to the scale that values[reference] set; 0 where these are all equal or none."""
+def _normalised(values: Tensor, reference: Tensor, defined: Tensor, normalise: str) -> Tensor:
+    """Map (N,) values to the scale that values[reference] set; values[defined] where those are all equal, or none."""
     if normalise not in NORMALISE_NAMES:
         raise ValueError(f"Unknown normalisation {normalise!r}; known are {', '.join(NORMALISE_NAMES)}.")
-    among = values[reference]
-    if len(among) == 0 or bool(among.min() == among.max()):
+    among = next((some for some in (values[reference], values[defined]) if _varies(some)), None)
+    if among is None:
         return torch.zeros_like(values)
     if normalise == "minmax":
         return (values - among.min()) / (among.max() - among.min())
@@ -110,6 +115,10 @@ def _normalised(values: Tensor, reference: Tensor, normalise: str) -> Tensor:
     below = torch.searchsorted(ordered, values)
     below_or_equal = torch.searchsorted(ordered, values, right=True)
     return (below + below_or_equal).to(torch.float64) / (2 * len(among))
+
+
+def _varies(values: Tensor) -> bool:
+    return len(values) > 0 and bool(values.min() < values.max())
 
 
 def _check_shape(tensor: Tensor, like: Tensor, name: str) -> None:

@@ -83,7 +83,7 @@ def select(
     scores = _scores(strategy, view, options, Query(count, eligible))
     if shuffle_scores:
         scores = _shuffled(view, scores)
-    chosen = [position for position in rank_cases(scores, view.cases) if eligible[position]][:count]
+    chosen = [position for position in rank_cases(scores, view.cases, labelled.tolist()) if eligible[position]][:count]
     if redraws == "random":
         chosen = _redrawn_at_random(view, chosen)
     return scores, [view.cases[position] for position in chosen]

@@ -15,6 +15,8 @@ from svgd_monai.errors import SettingsError
 
 #: (rows, columns) -> (N, K) float64: mutual information of images in nats, by case id, NaN where either is constant.
 PairInformation = Callable[[Sequence[str], Sequence[str]], Tensor]
+#: (cases) -> (N,) float64: entropy of images in nats, by case id, NaN where constant.
+ImageEntropies = Callable[[Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class PoolView:
         pairs: mutual information of any cases with any others, from the pool and the labelled ones, including those
             that have left the pool; MI(a, a) is the entropy of a. Only the pairs asked for are computed. None: absent.
         labelled_cases: ids of all labelled cases, those that have left the pool too.
+        entropies: entropy of any cases' images in nats, as `pairs` of each with itself, but in one pass. None: absent.
 
     Raises:
         ValueError: the shapes differ, or a case id occurs twice.
@@ -44,6 +47,7 @@ class PoolView:
     rng: np.random.Generator
     pairs: PairInformation | None = None
     labelled_cases: tuple[str, ...] = ()
+    entropies: ImageEntropies | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.cases)) != len(self.cases):

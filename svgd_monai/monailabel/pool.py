@@ -195,11 +195,11 @@ class PoolScorer:
         keys = ("mi_weight", "normalise", "normalise_over", "candidates")
         options = ScoreOptions(*(parser.get_parsed_content(key) for key in keys))
         seed, count = (parser.get_parsed_content(key) for key in ("seed", "queries_per_round"))
-        information = pairs = None
+        information = source = None
         if strategy.uses_information:
             parser["information::dataset::data"] = tuple(items.values())
             source = parser.get_parsed_content("information")
-            information, pairs = source(images, labelled), source.pairs
+            information = source(images, labelled)
         numbers = [measures[items[image]["fingerprint"]] for image in images]
         uncertainty, foreground = (torch.tensor([n[name] for n in numbers], dtype=torch.float64) for name in _NUMBERS)
         view = PoolView(
@@ -210,8 +210,9 @@ class PoolScorer:
             labelled=torch.zeros(len(images), dtype=torch.bool),
             # The stream of acquire.yaml in its round 0.
             rng=np.random.default_rng(derive_seed(derive_seed(seed, "acquisition", 0), "acquisition")),
-            pairs=pairs,
+            pairs=None if source is None else source.pairs,
             labelled_cases=tuple(labelled),
+            entropies=None if source is None else source.entropies,
         )
         scores, _ = select(strategy, view, options, count, keep_labelled=False)
         return [

@@ -73,7 +73,7 @@ def test_the_terms_of_the_score_are_weighed_as_the_options_say(options, terms, t
     rows, queried = scored(tmp_path, **options)
     expected = acquisition_score(column(rows, "uncertainty"), information(CASES, LABELLED), **terms)
     torch.testing.assert_close(column(rows, "score"), expected)
-    best = sorted(rows, key=lambda row: -float(row["score"]))
+    best = sorted(rows, key=lambda row: (-float(row["score"]), row["labelled"] == "true", row["case"]))
     assert [int(row["rank"]) for row in best] == list(range(1, 10))
     assert queried == [row["case"] for row in best[:4]]
     assert {row["case"] for row in rows if row["queried"] == "true"} == set(queried)

@@ -177,6 +177,25 @@ def test_no_pairs_are_asked_for_but_those_needed():
     assert len(expected) == 40 + 37 * 3 + 37 * 6 - 6 * 7 // 2  # of the 820 pairs that there are
 
 
+def test_entropies_in_one_pass_are_taken_for_the_diagonal():
+    table = random_information(12, 3)
+    uncertainty = torch.rand(12, generator=torch.Generator().manual_seed(4))
+    view = view_of(table, (0, 5), uncertainty)
+    expected = chosen(view, 3)
+    asked = []
+
+    def entropies(cases):
+        asked.append(list(cases))
+        return table.diag()[[names(12).index(case) for case in cases]]
+
+    other = replace(view_of(table, (0, 5), uncertainty), entropies=entropies)
+    found = chosen(other, 3)
+    assert torch.equal(found[0], expected[0])
+    assert found[1] == expected[1]
+    assert asked == [sorted(names(12))]
+    assert frozenset((names(12)[5],)) in view.pairs.asked - other.pairs.asked
+
+
 def undefined(table, places):
     table = table.clone()
     table[list(places)] = math.nan
@@ -295,6 +314,9 @@ def test_a_pool_gives_pairs_in_nats_through_its_store(images, tmp_path):
     assert torch.equal(pool(rows, columns), pool.pairs(rows, columns).mean(1))
     assert pool.store.computed == 29
     assert pool.pairs([names(16)[-1]], rows).isnan().all()
+    several = names(16)[3:9]
+    assert torch.equal(pool.entropies(several), pool.pairs(several, several).diag())
+    assert pool.entropies([names(16)[-1]]).isnan().all()
 
 
 @pytest.mark.parametrize("keep_labelled", [True, False])

@@ -446,6 +446,42 @@ def test_long_computations_are_saved_in_between(path, monkeypatch):
     assert [file.name for file in path.parent.iterdir() if file.is_file()] == [path.name]
 
 
+def test_saves_in_between_leave_a_file_that_reads_back_where_rows_hold_the_columns(path, monkeypatch, caplog):
+    """A pool that keeps its labelled cases: their entropies are there before their rows come."""
+    monkeypatch.setattr(information_store, "_SECONDS_BETWEEN_SAVES", -1.0)
+    pool, rows = Pool(), keys(0, 1, 2, 3, 4)
+    for labelled in (keys(3), keys(3, 1), keys(3, 1, 4)):  # rounds
+        store = InformationStore(path, SETTINGS)
+        found = store.matrix(rows, labelled, pool.load)
+        torch.testing.assert_close(found, pool.reference(rows, labelled), atol=1e-12, rtol=0)
+        assert store.computed == {1: 4 + 5, 2: 3, 3: 2}[len(labelled)]
+    assert not caplog.text
+
+
+def test_entropies_are_the_diagonal_in_one_pass(path, monkeypatch):
+    pool, written = Pool(constant=("key2",)), []
+    InformationStore(path, SETTINGS).matrix(keys(5), keys(6), pool.load)
+    writes = information_store.write_pairs
+    monkeypatch.setattr(information_store, "write_pairs", lambda *call: written.append(call) or writes(*call))
+    store, seen = InformationStore(path, SETTINGS), []
+    pool.loaded.clear()
+    found = store.entropies(keys(6, 0, 1, 2, 0), pool.load, lambda done, total: seen.append((done, total)))
+    assert pool.loaded == keys(0, 1, 2)
+    assert (store.computed, len(written), seen) == (3, 1, [(1, 3), (2, 3), (3, 3)])
+    expected = pool.reference(keys(6, 0, 1, 0), keys(6, 0, 1)).tolist()
+    assert found[[0, 1, 2, 4]].tolist() == pytest.approx(
+        [expected[0][0], expected[1][1], expected[2][2], expected[3][1]]
+    )
+    assert math.isnan(found[3])
+    again = InformationStore(path, SETTINGS)
+    assert torch.equal(again.entropies(keys(6, 0, 1, 2, 0), pool.load).nan_to_num(), found.nan_to_num())
+    assert again.entropies([], pool.load).shape == (0,)
+    assert again.computed == 0
+    pool.images["small"] = torch.rand(2, 2, 2)
+    with pytest.raises(ValueError, match="image small has 8 voxels, another 210"):
+        again.entropies(["key3", "small"], pool.load)
+
+
 def test_the_file_is_written_once_a_minute_however_many_the_rows(path, monkeypatch):
     pool, seconds, written = Pool(), [0], []
 
@@ -526,6 +562,21 @@ def test_processes_share_the_pairs_and_agree_on_what_is_known(path, monkeypatch)
     monkeypatch.undo()
     again = InformationStore(path, SETTINGS)
     again.matrix([*rows, "key6"], columns[1:], pool.load)
+    assert again.computed == 0
+
+
+def test_processes_share_the_entropies(path, monkeypatch):
+    pool, all_keys = Pool(), keys(0, 1, 2, 3, 4)
+    InformationStore(path.with_name("other.npz"), SETTINGS).entropies(all_keys, pool.load)  # digitised, see above
+    stores = [InformationStore(path, SETTINGS) for _ in range(2)]
+    together = Together(monkeypatch, 2)
+    found = together.run(*(lambda store=store: store.entropies(all_keys, pool.load) for store in stores))
+    assert torch.equal(*found)
+    assert found[0].tolist() == pytest.approx(pool.reference(all_keys, all_keys).diag().tolist())
+    assert [store.computed for store in stores] == [3, 2]
+    monkeypatch.undo()
+    again = InformationStore(path, SETTINGS)
+    again.entropies(all_keys, pool.load)
     assert again.computed == 0
 
 

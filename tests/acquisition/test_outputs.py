@@ -59,14 +59,14 @@ def test_a_random_query_follows_from_the_seed_alone(tmp_path):
 @pytest.mark.parametrize(
     ("labelled", "said"),
     [
-        (CASES[1:2], "to label next: case_00, case_02; drawn again: case_01"),
+        (CASES[2:], "to label next: case_00, case_01; drawn again: case_02"),
         ((), "to label next: case_00, case_01, case_02"),
         (CASES, "drawn again: case_00, case_01, case_02"),
     ],
 )
 def test_the_log_names_the_new_cases_apart_from_those_drawn_again(labelled, said, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        _, queried = scored(tmp_path, "entropy", labelled)  # of equal scores the first go first
+        _, queried = scored(tmp_path, "entropy", labelled)  # of equal scores the unlabelled go first, then by name
     assert queried == CASES[:3]
     assert f"30 cases scored; {said}" in caplog.messages
 

@@ -57,7 +57,12 @@ def test_a_term_without_a_range_counts_nothing(normalise):
     nothing = acquisition_score(U, None, normalise=normalise, reference=torch.zeros(4).bool())
     assert nothing.tolist() == acquisition_score(U, None, normalise=normalise).tolist()
     one = torch.tensor([False, True, False, False])
-    assert acquisition_score(U, MI, normalise=normalise, reference=one).tolist() == [0.0] * 4
+    assert acquisition_score(U, MI, normalise=normalise, reference=one).tolist() == alone.tolist()
+    equal_but_outside = torch.tensor([3.0, 3.0, 3.0, 6.0])
+    mixed = acquisition_score(equal_but_outside, MI, normalise=normalise, reference=UNLABELLED)
+    of_all = acquisition_score(equal_but_outside, None, normalise=normalise)
+    redundancy = -acquisition_score(torch.zeros(4), MI, normalise=normalise, reference=UNLABELLED)
+    assert mixed.tolist() == (of_all - redundancy).tolist()
     assert acquisition_score(U[:1], MI[:1], normalise=normalise).tolist() == [0.0]
     assert acquisition_score(U[:0], MI[:0], normalise=normalise).tolist() == []
 
@@ -115,9 +120,18 @@ def test_what_makes_no_sense_is_refused():
         acquisition_score(U[None], None)
 
 
+def test_the_last_unlabelled_case_is_weighed_against_the_labelled():
+    """Its own range is a point; by case ids alone a labelled case would be drawn again and again."""
+    score = acquisition_score(U, MI, reference=torch.tensor([True, False, False, False]))
+    assert rank_cases(score, ["z", "a", "b", "c"], [False, True, True, True]) == [1, 2, 0, 3]
+    assert score.tolist() == acquisition_score(U, MI).tolist()
+
+
 def test_ranking_is_descending_with_ties_by_case_id():
     scores = torch.tensor([0.5, -math.inf, 0.7, 0.5, 0.5])
     assert rank_cases(scores, ["c", "z", "y", "a", "b"]) == [2, 3, 4, 0, 1]
+    labelled = [False, False, False, True, False]
+    assert rank_cases(scores, ["c", "z", "y", "a", "b"], labelled) == [2, 4, 0, 3, 1]
     with pytest.raises(ValueError, match="score of case b is not a number"):
         rank_cases(torch.tensor([1.0, math.nan]), ["a", "b"])
     with pytest.raises(ValueError, match="2 scores do not fit 1 cases"):
