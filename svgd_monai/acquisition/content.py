@@ -99,9 +99,10 @@ def _foreground(image: Tensor) -> tuple[NDArray[np.bool_], tuple[slice, ...]] | 
     labels, count = ndimage.label((inner > values.min(axis=(1, 2, 3), keepdims=True)).any(axis=0))
     if count == 0:
         return None
-    # Layer by layer: a count over the whole would first copy it to 64-bit integers.
-    sizes = np.sum([np.bincount(layer.ravel(), minlength=count + 1)[1:] for layer in labels], axis=0)
-    return labels == 1 + int(np.argmax(sizes)), box
+    sizes = np.zeros(count + 1, dtype=np.int64)
+    for layer in labels:  # a count over the whole would first copy it to 64-bit integers
+        sizes += np.bincount(layer.ravel(), minlength=count + 1)
+    return labels == 1 + int(np.argmax(sizes[1:])), box
 
 
 def _without_constant_layers(values: NDArray[Any]) -> tuple[slice, ...]:

@@ -20,7 +20,7 @@ from svgd_monai.acquisition.score import NormaliseName, rank_cases
 from svgd_monai.acquisition.strategies import get_strategy, select
 from svgd_monai.acquisition.uncertainty import maps_from_statistics
 from svgd_monai.acquisition.view import PoolView, ScoreOptions
-from svgd_monai.errors import SettingsError
+from svgd_monai.errors import DataError, SettingsError
 from svgd_monai.files import remove_temporaries, write_csv, write_json
 from svgd_monai.processes import gathered, is_first, processes
 from svgd_monai.seeding import derive_seed
@@ -123,10 +123,19 @@ class AcquisitionHandler:
             remove_temporaries(self.folder)
 
     def accumulate(self, engine: Engine) -> None:
-        """Take in a batch."""
+        """Take in a batch.
+
+        Raises:
+            DataError: a prediction is not finite.
+        """
         for item, statistics in zip(items_of(engine.state.batch), self.statistics(engine.state.output), strict=True):
             self._measure(torch.as_tensor(statistics), voxel_ml(item))
             self.cases.append(str(item["case"]))
+            if not (math.isfinite(self._uncertainty[-1]) and math.isfinite(self._disagreement[-1])):
+                raise DataError(
+                    f"case {self.cases[-1]}: the prediction is not finite; its image or the committee holds values "
+                    "that are not."
+                )
 
     def _measure(self, statistics: Tensor, voxel_ml: float) -> None:
         """Take the numbers of a case, (C + 2, ...), slab by slab: its maps are never there as a whole."""
@@ -188,7 +197,7 @@ class AcquisitionHandler:
             numbers = zip(self._uncertainty, self._foreground, self._disagreement, strict=True)
             found = gathered(dict(zip(self.cases, numbers, strict=True)))
             self.cases = list(found)
-            columns = zip(*found.values(), strict=True)
+            columns = zip(*found.values(), strict=True) if found else ((), (), ())
             self._uncertainty, self._foreground, self._disagreement = (list(column) for column in columns)
 
     def _rows(self, view: PoolView, scores: Tensor, queried: Sequence[str]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,9 +24,10 @@ def statistics_of(output: Any) -> list[Tensor]:
     Raises:
         ValueError: it holds none of them.
     """
-    if isinstance(output, Mapping):
-        size = len(next(iter(output.values())))
-        output = [{key: value[index] for key, value in output.items()} for index in range(size)]
+    if isinstance(output, Mapping):  # other keys may hold anything, as the label of unlabelled cases is None
+        batched = {key: value for key, value in output.items() if key in (STATISTICS, "pred") or _member(key)}
+        size = len(next(iter(batched.values()))) if batched else 1
+        output = [{key: value[index] for key, value in batched.items()} or output for index in range(size)]
     return [_statistics(item) for item in output]
 
 
@@ -44,10 +46,15 @@ def voxel_ml(item: Mapping[str, Any]) -> float:
     return float(torch.linalg.det(torch.as_tensor(affine, dtype=torch.float64)[:3, :3]).abs()) / 1000.0
 
 
+def _member(key: Any) -> re.Match[str] | None:
+    return re.fullmatch(r"pred_(\d+)", str(key))
+
+
 def _statistics(item: Mapping[str, Any]) -> Tensor:
     if STATISTICS in item:
         return torch.as_tensor(item[STATISTICS])
-    members = [item[key] for key in sorted((k for k in item if k.startswith("pred_")), key=lambda k: int(k[5:]))]
+    numbers = {int(found[1]): key for key in item if (found := _member(key))}
+    members = [item[numbers[number]] for number in sorted(numbers)]
     if not members and "pred" in item:
         members = [item["pred"]]
     if not members:

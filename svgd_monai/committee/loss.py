@@ -37,7 +37,7 @@ class LogDiceLoss(_Loss):
         absent: ``skip`` leaves the terms of absent classes out, ``smooth`` keeps them (the plain smoothed form).
 
     Raises:
-        ValueError: an argument is out of range; shapes of input and target differ.
+        ValueError: an argument is out of range; shapes of input and target differ, or there is only background.
 
     Source: Nath et al. 2021 (arXiv 2101.02323), section III; Milletari et al. 2016 for the squared form.
     """
@@ -85,6 +85,8 @@ class LogDiceLoss(_Loss):
             raise ValueError(f"target has the shape {tuple(truth.shape)}, input {tuple(input.shape)}.")
         truth = truth.to(probabilities.dtype)
         if not self.include_background:
+            if input.shape[1] == 1:
+                raise ValueError("include_background=False leaves nothing of an input of one channel.")
             probabilities, truth = probabilities[:, 1:], truth[:, 1:]
 
         axes = ([0] if self.batch else []) + list(range(2, input.ndim))

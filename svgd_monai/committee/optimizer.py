@@ -17,7 +17,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
     apart; one with a statistic over a whole tensor mixes them.
 
     Raises:
-        SettingsError: it mixes them, or has a weight decay.
+        SettingsError: it mixes them, has a weight decay, or ascends.
     """
     name = type(optimizer).__name__
     if any(kind.__name__ in MIXING for kind in type(optimizer).__mro__):
@@ -25,6 +25,8 @@ def check_optimizer(optimizer: Optimizer) -> None:
             f"optimizer: {name} takes a statistic over a whole tensor, which would mix the particles; choose one that "
             "works element by element, such as Adam or SGD."
         )
+    if any(group.get("maximize") for group in optimizer.param_groups):
+        raise SettingsError(f"optimizer: {name} with maximize goes up along −φ, away from the posterior; leave it out.")
     decay = max(group.get("weight_decay", 0) for group in optimizer.param_groups)
     if decay:
         raise SettingsError(

@@ -133,7 +133,7 @@ class Particles(nn.Module):
             assign: likewise.
 
         Raises:
-            RuntimeError: a key is missing or left over (``strict``), or a shape differs.
+            RuntimeError: a key is missing or left over (``strict``; of plain networks in any case), or a shape differs.
         """
         if "values" not in state_dict and state_dict:
             state_dict = self._flattened(state_dict)

@@ -75,8 +75,9 @@ class PosteriorStep:
         if committee not in COMMITTEES:
             raise SettingsError(f"committee: {committee!r} is not one of {', '.join(COMMITTEES)}.")
         for name, value in (("likelihood_scale", likelihood_scale), ("prior_std", prior_std), ("max_norm", max_norm)):
-            if value is not None and not 1e-150 < value < math.inf:  # the square of its inverse is a number as well
-                raise SettingsError(f"{name}: {value!r} is not above 0, or not finite.")
+            # Beyond, squares of what it is multiplied with, and of its inverse, leave single precision.
+            if value is not None and not 1e-9 <= value <= 1e9:
+                raise SettingsError(f"{name}: {value!r} is not between 1e-9 and 1e9.")
         if not math.isfinite(repulsion):
             raise SettingsError(f"repulsion: {repulsion!r} is not finite.")
         self.committee = committee

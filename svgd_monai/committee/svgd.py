@@ -85,6 +85,7 @@ def median_bandwidth(particles: Tensor) -> Tensor:
     return stein_kernel(particles).bandwidth
 
 
+@torch.no_grad()
 def stein_kernel(
     particles: Tensor, bandwidth: float | Tensor | None = None, healthy: Tensor | None = None
 ) -> SteinKernel:
@@ -94,6 +95,9 @@ def stein_kernel(
         particles: shape (M, D).
         bandwidth: h; None takes :func:`median_bandwidth`.
         healthy: bool (M,), the particles that take part, whatever the rows of the others hold; None: all.
+
+    Raises:
+        ValueError: the particles are no matrix, or the bandwidth is not above 0.
     """
     if particles.ndim != 2 or particles.shape[0] < 1:
         raise ValueError(f"particles must have the shape (M, D), got {tuple(particles.shape)}.")
@@ -102,10 +106,13 @@ def stein_kernel(
     squared, products = (matrix * both for matrix in _distances_and_products(particles, healthy))
     if bandwidth is None:
         bandwidth = _bandwidth(squared, products.diagonal(), present)
+    elif not bandwidth > 0:
+        raise ValueError(f"The bandwidth must be above 0, got {float(bandwidth):g}.")
     h = torch.as_tensor(bandwidth, dtype=torch.float64, device=particles.device)
     return SteinKernel(torch.exp(-squared / h) * both, h, squared, products)
 
 
+@torch.no_grad()
 def svgd_direction(
     particles: Tensor, scores: Tensor, bandwidth: float | Tensor | None = None, repulsion: float = 1.0
 ) -> Tensor:
@@ -121,7 +128,7 @@ def svgd_direction(
         φ, shape (M, D), in the particles' dtype; ``particles + step * φ`` ascends.
 
     Raises:
-        ValueError: the shapes differ or are not (M, D).
+        ValueError: the shapes differ or are not (M, D), or the bandwidth is not above 0.
     """
     if particles.shape != scores.shape:
         shapes = f"{tuple(particles.shape)} and {tuple(scores.shape)}"

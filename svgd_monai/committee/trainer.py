@@ -69,8 +69,8 @@ class CommitteeTrainer(SupervisedTrainer):
         kwargs: further arguments of :class:`monai.engines.SupervisedTrainer`.
 
     Raises:
-        SettingsError: the optimiser has a weight decay or mixes the particles, ``member_batches`` or
-            ``on_bad_particle`` is unknown, or ``compile`` is set.
+        SettingsError: the optimiser has a weight decay, mixes the particles, ascends or does not hold them,
+            ``member_batches`` or ``on_bad_particle`` is unknown, or ``compile`` is set.
     """
 
     def __init__(
@@ -93,6 +93,8 @@ class CommitteeTrainer(SupervisedTrainer):
         if kwargs.get("compile"):
             raise SettingsError("compile: a trainer of particles runs them one by one and cannot compile them.")
         check_optimizer(optimizer)
+        if not any(held is network.values for group in optimizer.param_groups for held in group["params"]):
+            raise SettingsError("optimizer: it does not hold the particles; give it the network's parameters.")
         if member_batches not in MEMBER_BATCHES:
             raise SettingsError(f"member_batches: {member_batches!r} is not one of {', '.join(MEMBER_BATCHES)}.")
         super().__init__(
@@ -176,6 +178,10 @@ class CommitteeTrainer(SupervisedTrainer):
         count = network.num_particles
         rank, ranks = processes()
         check_divisible(self.loss_function, count, ranks)
+        if self.own_batches and len(inputs) % count:
+            raise SettingsError(
+                f"member_batches: own needs batches of one size for each of {count} members, got {len(inputs)} items."
+            )
         losses, mean = torch.zeros(count, device=inputs.device), None
         for index, items, weight in shares(count, len(inputs) // (count if self.own_batches else 1), rank, ranks):
             seen, wanted = (t.chunk(count)[index][items] if self.own_batches else t[items] for t in (inputs, targets))

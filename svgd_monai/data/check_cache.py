@@ -19,7 +19,7 @@ from svgd_monai.files import read_json, reason, write_json
 
 #: Name of the file in a cache's folder.
 CHECKS_FILE = "case_checks.json"
-_CACHE_FORMAT = 3  # to be raised when a check is added, so that old caches are not trusted
+_CACHE_FORMAT = 4  # to be raised when a check is added, so that old caches are not trusted
 
 _logger = logging.getLogger(__name__)
 _SHA256 = re.compile(r"[0-9a-f]{64}")

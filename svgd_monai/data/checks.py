@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from svgd_monai.data.entries import Item
 from svgd_monai.data.nifti import Volume, read_volume
 from svgd_monai.errors import DataError
 
-AFFINE_TOLERANCE = 1e-3  # in voxels
+#: How far, in voxels, a label's affine may place a corner of the volume beside its image's. What was written as a
+#: quaternion is turned a little, which grows with the distance from the first voxel.
+AFFINE_TOLERANCE = 0.1
 NAMED_CASES = 5
 
 _logger = logging.getLogger(__name__)
@@ -129,9 +132,11 @@ def _check_geometry(image: Volume, label: Volume) -> None:
     shapes = label.values.shape[:3], image.values.shape[:3]
     if shapes[0] != shapes[1]:
         raise DataError(f"{label.path} has the shape {shapes[0]}, but its image has {shapes[1]}.")
-    difference = float(np.abs(image.affine - label.affine).max())
-    if difference > AFFINE_TOLERANCE * float(image.spacing.min()):
-        raise DataError(f"{label.path} has an affine that differs from its image's by up to {difference:.3g} mm.")
+    corners = np.array([[*corner, 1] for corner in product(*((0, side - 1) for side in shapes[1]))]).T
+    beside = (label.affine - image.affine) @ corners  # mm
+    if np.abs(np.linalg.solve(image.affine, beside)).max() > AFFINE_TOLERANCE:
+        furthest = np.linalg.norm(beside, axis=0).max()
+        raise DataError(f"{label.path} has an affine that differs from its image's by up to {furthest:.3g} mm.")
 
 
 def _count_classes(label: Volume, classes: Mapping[int, str]) -> dict[int, int]:

@@ -15,6 +15,8 @@ from svgd_monai.data.entries import Item, find_file, is_file, is_folder, read_im
 from svgd_monai.data.nifti import NIFTI_SUFFIXES, case_id
 from svgd_monai.errors import DataError
 
+#: Labels and masks are of 8 bits.
+MAX_CLASSES = 256
 IMAGE_KEYS = ("images", "training", "validation", "test", "unlabeled", "testing")
 
 
@@ -157,6 +159,8 @@ def _read_classes(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
     classes = {int(key): name for key, name in labels.items() if key.isascii() and key.isdecimal()}
     if len(labels) < 2 or sorted(classes) != list(range(len(labels))):
         raise DataError(f"{file}: 'labels' must be 0, 1, ... without gaps, not {', '.join(map(repr, labels))}.")
+    if len(classes) > MAX_CLASSES:
+        raise DataError(f"{file}: 'labels' has {len(classes)} classes, more than the {MAX_CLASSES} that a mask holds.")
     names = list(classes.values())
     if not all(isinstance(name, str) and name and name.isprintable() for name in names) or len({*names}) < len(names):
         raise DataError(f"{file}: 'labels' must give each value a name of its own, not {names!r}.")

@@ -80,8 +80,8 @@ class FileAffineReader(NibabelReader):
 class OneGridd(Transform):
     """Puts the label on the very grid of its image.
 
-    Their affines agree to a thousandth of a voxel (:func:`~svgd_monai.data.checks.check_case`), but one that was
-    written as a quaternion differs in the last digits, and what follows works out the grid of each by itself: MONAI's
+    Their affines agree to a tenth of a voxel (:func:`~svgd_monai.data.checks.check_case`), but one that was written
+    as a quaternion differs in the last digits, and what follows works out the grid of each by itself: MONAI's
     ``Spacingd`` begins at the corner or half a difference of voxels beside it, as a number is 0 or 1e-7.
     """
 
@@ -98,7 +98,7 @@ class Respacingd(Spacingd):
     """MONAI's ``Spacingd``, shown its own keys alone, whose values stay within those of the file.
 
     That of MONAI 1.6 takes every key that begins with ``image_`` for a dictionary with the image's header, and fails on
-    MONAI Label's ``image_path``. In single precision it gives a constant image noise in its last digits, of which the
+    MONAI Label's ``image_path``. In single precision it gives a constant channel noise in its last digits, of which the
     scaling by percentiles would make an image.
     """
 
@@ -106,7 +106,13 @@ class Respacingd(Spacingd):
         """Dictionary in, dictionary out."""
         own = {key: data[key] for key in self.keys if key in data}
         result = super().__call__(own, lazy)
-        return {**data, **{key: result[key].clamp(own[key].min(), own[key].max()) for key in own}}
+        return {**data, **{key: result[key].clamp(*_extremes(own[key])) for key in own}}
+
+
+def _extremes(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lowest and highest value of each channel of (C, X, Y, Z), (C, 1, 1, 1) each."""
+    values = torch.as_tensor(image)
+    return values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
 
 
 def to_grid(volume: torch.Tensor, affine: torch.Tensor, reference: MetaTensor) -> torch.Tensor:

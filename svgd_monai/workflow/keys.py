@@ -128,7 +128,7 @@ KEYS: dict[str, Key] = {
     "max_norm": Key("float", null=True, above=0),
     "features": Key("ints", low=1, length=6),
     "in_channels": Key("int", low=1),
-    "num_classes": Key("int", low=2),
+    "num_classes": Key("int", low=2, below=257),
     "spacing": Key("floats", null=True, above=0, length=3),
     "roi_size": Key("ints", low=8, length=3),
     "pad_to": Key("ints", null=True, low=1, length=3),

@@ -148,3 +148,11 @@ def test_nothing_of_the_last_case_is_held_while_the_pool_is_ranked(tmp_path):
     AcquisitionHandler(tmp_path, "entropy_mi", LABELLED, look, 1).attach(engine)
     engine.run([[{"case": case}] for case in CASES])
     assert held == [None, None]
+
+
+def test_processes_that_share_an_empty_pool_rank_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(handler, "processes", lambda: (0, 2))
+    monkeypatch.setattr(handler, "gathered", dict)
+    AcquisitionHandler(tmp_path, "random").write(Engine(lambda *_: None))
+    assert read_csv(tmp_path / "scores.csv") == []
+    assert json.loads((tmp_path / "queries.json").read_text()) == []

@@ -1,5 +1,6 @@
 """The mutual information of a CT pool is that of the bodies: padding, spacing and field of view do not drive it."""
 
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -68,6 +69,16 @@ def test_any_channel_may_hold_the_foreground():
 def test_an_image_without_air_is_nearly_all_foreground():
     image = torch.rand(1, 30, 30, 30, generator=torch.Generator().manual_seed(0))
     np.testing.assert_allclose(foreground_frame(image), [(1.0, 28.0)] * 3, atol=0.01)
+
+
+def test_the_frame_of_a_speckled_image_takes_little_memory():
+    """Its parts are nearly as many as its voxels: a count of each layer beside the others' would be thousands of MB."""
+    image = (torch.rand(1, 256, 100, 100, generator=torch.Generator().manual_seed(0)) < 0.1).float()
+    tracemalloc.start()
+    foreground_frame(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * image.numel()
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 6), (1, 1, 1), (8, 8, 2)])

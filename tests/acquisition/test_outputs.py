@@ -9,8 +9,10 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 
 from svgd_monai.acquisition import AcquisitionHandler, PoolInformation
-from svgd_monai.acquisition.outputs import voxel_ml
+from svgd_monai.acquisition.outputs import statistics_of, voxel_ml
+from svgd_monai.errors import DataError
 from svgd_monai.files import read_csv
+from svgd_monai.statistics import summarise
 
 CASES = [f"case_{number:02d}" for number in range(30)]
 
@@ -21,6 +23,35 @@ def test_a_voxels_volume_is_that_of_its_affine():
     assert voxel_ml({"affine": affine}) == pytest.approx(0.012)
     assert voxel_ml({"image": MetaTensor(torch.zeros(1, 2, 2, 2), affine=affine)}) == pytest.approx(0.012)
     assert voxel_ml({"image": torch.zeros(1, 2, 2, 2)}) == 1e-3
+
+
+def test_a_batched_output_of_unlabelled_cases_is_taken_by_its_predictions_alone():
+    """As engines without decollation put it out: no label, and whatever else a user's handler has added."""
+    predictions = torch.rand(12, 2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0)).softmax(2)
+    output = {"label": None, "image": torch.zeros(2, 1), "pred_meta_dict": {}, "pred_names": ["a", "b"]}
+    output |= {f"pred_{member}": predictions[member] for member in reversed(range(12))}
+    found = statistics_of(output)
+    torch.testing.assert_close(torch.stack(found), summarise(predictions))
+    apart = statistics_of([{**output, **{f"pred_{m}": predictions[m, item] for m in range(12)}} for item in range(2)])
+    torch.testing.assert_close(torch.stack(apart), torch.stack(found))
+    assert torch.equal(statistics_of({"statistics": found[0][None], "label": None})[0], found[0])
+    with pytest.raises(ValueError, match=r"neither statistics nor predictions, only \['label'\]"):
+        statistics_of({"label": None})
+
+
+@pytest.mark.parametrize("acquisition", ["bald", "random"])
+def test_a_prediction_that_is_not_finite_is_named_by_its_case(acquisition, tmp_path):
+    def predict(_engine, batch):
+        probability = torch.full((1, 2, 4, 4, 4), 0.5)
+        if batch["case"] == ["case_02"]:
+            probability[0, :, 1, 2, 3] = torch.nan
+        return {"pred": probability}
+
+    engine = Engine(predict)
+    AcquisitionHandler(tmp_path, acquisition).attach(engine)
+    with pytest.raises(DataError, match=r"^case case_02: the prediction is not finite"):
+        engine.run([{"case": [case]} for case in CASES])
+    assert not any(tmp_path.iterdir())
 
 
 def scored(folder, acquisition="random", labelled=(), **options):

@@ -137,7 +137,14 @@ def test_copies_are_the_same_at_every_run_and_follow_the_seed():
     assert not torch.equal(first[2][0], other[2][0])
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop])
+FIRST_MOMENTS = ("exp_avg", "momentum_buffer", "prev")
+ELEMENTWISE = [
+    getattr(torch.optim, name)
+    for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop")
+]
+
+
+@pytest.mark.parametrize("optimizer", ELEMENTWISE)
 def test_the_optimisers_rows_of_a_replaced_particle_begin_anew(optimizer):
     options = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
     if optimizer is torch.optim.AdamW:
@@ -149,7 +156,7 @@ def test_the_optimisers_rows_of_a_replaced_particle_begin_anew(optimizer):
     assert matrices
     for name, value in matrices.items():
         assert value[[0, 2]].abs().sum() > 0
-        expected = value[[0, 2]].mean(0) if "sq" in name else torch.zeros_like(value[1])
+        expected = torch.zeros_like(value[1]) if name in FIRST_MOMENTS else value[[0, 2]].mean(0)
         torch.testing.assert_close(value[1], expected)
 
 

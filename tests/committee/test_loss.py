@@ -220,6 +220,11 @@ def test_an_argument_out_of_range_is_refused(options):
         LogDiceLoss(**options)
 
 
+def test_one_channel_without_the_background_is_nothing():
+    with pytest.raises(ValueError, match="include_background=False leaves nothing"):
+        LogDiceLoss(include_background=False)(logits()[:, :1], torch.ones_like(logits()[:, :1]))
+
+
 def test_it_is_a_torch_loss():
     loss = LogDiceLoss()
     assert isinstance(loss, nn.modules.loss._Loss)

@@ -57,6 +57,13 @@ def test_the_output_holds_each_members_prediction_for_its_own_batch():
     torch.testing.assert_close(seen["found"][1], seen["losses"])
 
 
+@pytest.mark.parametrize("items", [2, 8])
+def test_a_batch_that_cannot_be_dealt_out_evenly_is_refused(items):
+    batch = {key: torch.cat([each[key] for each in batches(4)])[:items] for key in ("image", "label")}
+    with pytest.raises(SettingsError, match=rf"^member_batches: own needs .* of 3 members, got {items} items"):
+        make_trainer(MEMBERS, [batch], member_batches="own").run()
+
+
 def test_an_unknown_word_is_refused():
     with pytest.raises(SettingsError, match="member_batches: 'mine' is not one of shared, own"):
         make_trainer(member_batches="mine")

@@ -84,7 +84,14 @@ def test_a_bandwidth_may_be_a_tensor():
 def test_particles_that_require_gradients_are_accepted():
     particles, scores = drawn(3, 5)
     phi = svgd_direction(torch.nn.Parameter(particles), scores)
-    torch.testing.assert_close(phi.detach(), loop_direction(particles, scores))
+    assert not phi.requires_grad
+    torch.testing.assert_close(phi, loop_direction(particles, scores))
+
+
+@pytest.mark.parametrize("bandwidth", [0, -1.0, math.nan, torch.tensor(0.0)])
+def test_a_bandwidth_that_is_not_above_0_is_refused(bandwidth):
+    with pytest.raises(ValueError, match="bandwidth must be above 0"):
+        svgd_direction(*drawn(3, 5), bandwidth)
 
 
 def test_permuted_particles_give_permuted_directions():

@@ -194,6 +194,12 @@ def test_an_optimiser_that_knows_no_weight_decay_will_do():
     check_optimizer(torch.optim.Rprop([Particles(Small(), 2).values]))
 
 
+def test_an_optimiser_that_would_not_go_down_with_the_particles_is_refused():
+    assert "maximize" in refuse(torch.optim.Adam, maximize=True)
+    other = torch.optim.Adam([torch.nn.Parameter(torch.zeros(2, 3))])
+    assert refuse(lambda *_, **__: other).startswith("optimizer: it does not hold the particles")
+
+
 def test_compilation_is_refused():
     with pytest.raises(SettingsError, match=r"^compile: "):
         make_trainer(compile=True)

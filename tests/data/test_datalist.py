@@ -197,6 +197,11 @@ class TestReadDataset:
         assert set(read_dataset(write_task(tmp_path, cases=cases)).items) == set(cases)
 
 
+def test_more_classes_than_a_mask_of_8_bits_holds_are_refused(tmp_path):
+    write_task(tmp_path, labels={str(value): f"class {value}" for value in range(257)})
+    assert "257 classes, more than the 256" in complaint(read_dataset, tmp_path)
+
+
 class TestFilesOutsideTheFolder:
     @pytest.fixture
     def outside(self, tmp_path):

@@ -175,6 +175,15 @@ def test_a_constant_image_stays_constant_at_another_spacing(tmp_path):
     assert image.min() == image.max() == np.float32(1234.567)
 
 
+def test_a_constant_channel_stays_constant_beside_one_that_varies(tmp_path):
+    values = np.random.default_rng(0).normal(0, 5000, (17, 19, 13, 2)).astype(np.float32)
+    values[..., 0] = 1234.567
+    path = save(tmp_path / "two.nii.gz", values, affine_of((0.9, 1.1, 1.7), OBLIQUE))
+    image = preprocessing(identity, (1.3, 0.7, 1.1))({"image": path})["image"]
+    assert image[0].min() == image[0].max() == np.float32(1234.567)
+    assert values[..., 1].min() <= image[1].min() < image[1].max() <= values[..., 1].max()
+
+
 def test_shapes_types_and_keys_of_a_result(tmp_path):
     result = preprocessing(identity, (2.0, 2.0, 2.0))(scan(tmp_path, affine_of()))
     assert set(result) == {"case", "image", "label", "affine"}
