@@ -22,12 +22,13 @@ AREA = "aubc"
 
 @dataclass(frozen=True)
 class Pair:
-    """Two methods, compared at the seeds that both have.
+    """Two methods, compared at the seeds at which both measured the same test cases of the same data set.
 
     Attributes:
         a: name of a method.
         b: name of the other.
         seeds: the seeds.
+        unlike: further seeds that both have, at which data or test cases differ.
         span: the label counts that their runs share; None where these are not two.
         differences: (n,) area of a − area of b, by seed; empty where ``span`` is None.
         test: of the areas.
@@ -46,6 +47,7 @@ class Pair:
     p_holm: float
     penalty_a: float
     penalty_b: float
+    unlike: tuple[int, ...] = ()
 
     @property
     def significant(self) -> bool:
@@ -57,7 +59,7 @@ class Pair:
         t = self.test
         test = PairedTest(t.seeds, -t.mean, -t.high, -t.low, t.p_value, t.wilcoxon, t.wilcoxon_least)
         return Pair(self.b, self.a, self.seeds, self.span, -self.differences, test, self.p_holm,
-                    self.penalty_b, self.penalty_a)  # fmt: skip
+                    self.penalty_b, self.penalty_a, self.unlike)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class Reach:
         labels: unique labels, infinite where never reached.
         low: lower end of the bootstrap interval.
         high: its upper end, infinite where some draws never reach.
-        at_the_end: reached at the curve's last count only, so that nothing shows that it stays.
+        last: the curve's last count; of what more labels would give nothing is known.
+        at_the_end: reached at that count only, so that nothing shows that it stays.
+        at_the_start: reached at the first count already, so that fewer may do.
         validation: validation cases, which cost labels as well; None where the runs differ or do not say.
         pool: cases of the initial set and the pool; likewise.
     """
@@ -82,7 +86,9 @@ class Reach:
     labels: float
     low: float
     high: float
+    last: float
     at_the_end: bool
+    at_the_start: bool
     validation: int | None
     pool: int | None
 
@@ -94,7 +100,7 @@ class Analysis:
     Attributes:
         study: the runs.
         span: the label counts that all methods share; None where these are not two.
-        areas: (S,) for each method that queries, by seed; NaN where it takes no part in the shared range.
+        areas: (S,) for each method that queries, by seed; NaN throughout for a method of which a run has no curve.
         pairs: all pairs of methods that query, in the order of their names.
         full_dice: (F,) final test Dice of the full-data runs.
         reach: by method and share; empty without a full-data run.
@@ -129,7 +135,8 @@ def analyse(study: Study) -> Analysis:
     span = shared_range([c for each in curves.values() if is_curve(each) for c in each])
     analysis = Analysis(study, span)
     for name, each in curves.items():
-        analysis.areas[name] = np.asarray([area(c, *span) if span else math.nan for c in each])
+        known = span if is_curve(each) else None
+        analysis.areas[name] = np.asarray([area(c, *known) if known else math.nan for c in each])
     pairs = [_compare(a, methods[a], b, methods[b]) for a, b in itertools.combinations(methods, 2)]
     corrected = holm(np.asarray([pair.test.p_value for pair in pairs]))
     analysis.pairs = [Pair(**{**vars(pair), "p_holm": float(p)}) for pair, p in zip(pairs, corrected, strict=True)]
@@ -137,6 +144,8 @@ def analyse(study: Study) -> Analysis:
     if study.full_data:
         for name, runs in methods.items():
             ours, full = _at_same_seeds(runs, study.full_data)
+            if not ours:
+                continue
             grid, dice = on_grid([run.curve for run in ours])
             full_dice = np.asarray([run.final_dice for run in full])
             for share in SHARES:
@@ -185,24 +194,32 @@ def same_size(runs: Sequence[Run], *roles: str) -> int | None:
 
 
 def _compare(a: str, runs_a: Sequence[Run], b: str, runs_b: Sequence[Run]) -> Pair:
-    seeds = tuple(sorted({run.seed for run in runs_a} & {run.seed for run in runs_b}))
+    others = {run.seed: run for run in runs_b}
+    alike = {run.seed: run.comparable(others[run.seed]) for run in runs_a if run.seed in others}
+    seeds, unlike = (tuple(sorted(s for s, same in alike.items() if same is wanted)) for wanted in (True, False))
     curves_a, curves_b = ([run.curve for run in runs if run.seed in seeds] for runs in (runs_a, runs_b))
     span = shared_range([*curves_a, *curves_b]) if seeds else None
     if span is None:
         nothing = np.zeros(0)
-        return Pair(a, b, seeds, None, nothing, paired_test(nothing, nothing), math.nan, math.nan, math.nan)
+        return Pair(a, b, seeds, None, nothing, paired_test(nothing, nothing), math.nan, math.nan, math.nan, unlike)
     areas_a, areas_b = (np.asarray([area(curve, *span) for curve in curves]) for curves in (curves_a, curves_b))
     grid, dice = on_grid([*curves_a, *curves_b])
     dice = dice[:, measured([*curves_a, *curves_b], grid).all(0)]  # of lines between counts nobody has a test
     wins_a, wins_b = penalties(dice[: len(seeds)], dice[len(seeds) :])
-    return Pair(a, b, seeds, span, areas_a - areas_b, paired_test(areas_a, areas_b), math.nan, wins_b, wins_a)
+    return Pair(a, b, seeds, span, areas_a - areas_b, paired_test(areas_a, areas_b), math.nan, wins_b, wins_a, unlike)
 
 
 def _at_same_seeds(runs: Sequence[Run], others: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run]]:
-    """Both without the seeds that the other lacks, for some seeds are easy; all of both where they share none."""
-    seeds = {run.seed for run in runs} & {run.seed for run in others}
-    if not seeds:
-        return runs, others
+    """Both without the seeds that the other lacks, for some seeds are easy; all of both where they share none.
+
+    None of either where they are of other data, or have other test cases at all seeds that they share.
+    """
+    by_seed = {run.seed: run for run in others}
+    shared = [run for run in runs if run.seed in by_seed]
+    if not shared:
+        one_data_set = len({run.data_set for run in (*runs, *others)} - {""}) < 2
+        return (runs, others) if one_data_set else ([], [])
+    seeds = {run.seed for run in shared if run.comparable(by_seed[run.seed])}
     return [run for run in runs if run.seed in seeds], [run for run in others if run.seed in seeds]
 
 
@@ -211,4 +228,6 @@ def _reach(grid: np.ndarray, dice: np.ndarray, full: np.ndarray, share: float, r
     labels = float(labels_to_reach(grid, dice.mean(0), target))
     low, high = reach_interval(grid, dice, full, share)
     sizes = same_size(runs, "validation"), same_size(runs, "initial", "pool")
-    return Reach(len(runs), target, labels, low, high, bool(labels == grid[-1]), *sizes)
+    last, (first, *more) = float(grid[-1]), grid.tolist()
+    ends = bool(labels == last), bool(more) and labels == first
+    return Reach(len(runs), target, labels, low, high, last, *ends, *sizes)

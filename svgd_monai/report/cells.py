@@ -61,7 +61,7 @@ def reach_cell(reach: Reach | None, validation: bool) -> str:
     if math.isinf(labels):
         return f"– ({label_count(low)} to ∞)" if math.isfinite(low) else "–"
     ends = "" if math.isnan(low) else f" ({label_count(low)} to {label_count(high)})"
-    return f"{label_count(labels)}{'†' * reach.at_the_end}{ends}"
+    return f"{'≤ ' * reach.at_the_start}{label_count(labels)}{'†' * reach.at_the_end}{ends}"
 
 
 def queried_cell(row: Row) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 from svgd_monai.history import LATER_KEYS
 from svgd_monai.report.analysis import Analysis, is_curve
-from svgd_monai.report.queries import data_set
 from svgd_monai.report.run import Run
 from svgd_monai.report.study import Study
 from svgd_monai.report.text import listed, one_line
@@ -77,11 +76,15 @@ def _lengths(analysis: Analysis) -> Iterable[str]:
 
 def _data(study: Study) -> Iterable[str]:
     runs = study.runs
-    if len({data_set(run) for run in runs} - {""}) > 1:
-        yield "The runs are on different data sets (their fingerprints differ); they cannot be compared."
+    if len({run.data_set for run in runs} - {""}) > 1:
+        yield (
+            "The runs are on different data sets (their fingerprints differ), which cannot be compared: seeds at which "
+            "two methods' data differ are left out of their difference, and means over such runs say nothing."
+        )
     for role in ("validation", "test"):
         if len({tuple(run.cases(role)) for run in runs if run.cases(role)}) > 1:
-            yield f"The runs have different {role} cases; their Dice cannot be compared directly."
+            left_out = "; seeds at which two methods' differ are left out of their difference" if role == "test" else ""
+            yield f"The runs have different {role} cases; their Dice cannot be compared directly{left_out}."
     queried = [run for each in study.queried.values() for run in each]
     unlike = [
         seed

@@ -14,7 +14,7 @@ from svgd_monai.report.findings import against_reference, composition, headline_
 from svgd_monai.report.full_data_section import full_data_section
 from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Picture, Table
 from svgd_monai.report.power import DIFFERENCES, POWER
-from svgd_monai.report.text import count, number, one_line, percent, shorten
+from svgd_monai.report.text import count, number, one_line, percent, shorten, span
 
 #: Rows from which on a table is folded away.
 _LONG = 12
@@ -62,18 +62,20 @@ def _areas(evidence: Evidence, pictures: Pictures) -> Iterator[Block | None]:
     rows = ordered(evidence, tables.summary(evidence))
     if not rows:
         return
-    span = (
+    where = (
         f"from {analysis.span[0]:g} to {analysis.span[1]:g} unique labels"
         if analysis.span
         else "not known: no shared range"
     )
     yield Table(
-        f"Area under the budget curve ({span}), final test Dice, and mean penalty: the share of label counts at which "
-        "another method is better, averaged over the other methods. Mean ± standard deviation over n seeds. Files: "
+        f"Area under the budget curve ({where}), final test Dice with the labels of the last committees, and mean "
+        "penalty: the share of label counts at which another method is better, averaged over the other methods. Mean ± "
+        "standard deviation over n seeds. Files: "
         "summary.csv, penalties.csv; per run: runs.csv.",
-        ["method", "n", "area", "final test Dice", "mean penalty"],
+        ["method", "n", "area", "final test Dice", "labels", "mean penalty"],
         [
             [r["method"], str(r["seeds"]), *(mean_sd(r, key) for key in ("aubc", "final_test_dice")),
+             span(int(run.curve.labels[-1]) for run in evidence.study.methods[r["method"]]),
              number(pair_tables.mean_penalty(analysis, r["method"]) if r["method"] in analysis.areas else None, 2)]
             for r in rows
         ],

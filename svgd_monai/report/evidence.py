@@ -14,7 +14,7 @@ from svgd_monai.report.balance import Balances, run_balances
 from svgd_monai.report.consistency import notes as consistency_notes
 from svgd_monai.report.power import Power, powers
 from svgd_monai.report.quality import Quality, run_quality
-from svgd_monai.report.queries import Queries, data_set, read_facts, run_queries
+from svgd_monai.report.queries import Queries, read_facts, run_queries
 from svgd_monai.report.study import Study, read_study
 from svgd_monai.report.text import count
 
@@ -61,7 +61,7 @@ def gather(folder: str | os.PathLike[str]) -> Evidence:
     quality = {name: [run_quality(run, damaged) for run in runs] for name, runs in study.methods.items()}
     balances = {name: [run_balances(run, damaged) for run in runs] for name, runs in study.methods.items()}
     queries = {
-        name: [run_queries(run, facts.get(data_set(run), {}), damaged) for run in runs]
+        name: [run_queries(run, facts.get(run.data_set, {}), damaged) for run in runs]
         for name, runs in study.queried.items()
     }
     measured = [bool(np.isfinite([*q.ece, *q.correlation]).any()) for each in quality.values() for q in each]

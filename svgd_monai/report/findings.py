@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from svgd_monai.report.analysis import SHARES, Pair, Reach, reference_method
 from svgd_monai.report.evidence import Evidence
 from svgd_monai.report.pair_tables import verdict
-from svgd_monai.report.power import DIFFERENCES, MOST_SEEDS
+from svgd_monai.report.power import DIFFERENCES, MOST_SEEDS, detectable_difference
+from svgd_monai.report.significance import LEVEL
 from svgd_monai.report.study import Study
 from svgd_monai.report.text import count, interval, label_count, listed, number, one_line, p_text, percent, span
 
@@ -50,7 +51,8 @@ def against_reference(evidence: Evidence) -> Iterator[str]:
     for word, pairs in (("larger", better), ("smaller", worse)):
         if pairs:
             sizes = "; ".join(
-                f"{p.a} by {number(abs(p.test.mean))} (p {_is(p.p_holm)}, n = {p.test.seeds})" for p in pairs
+                f"{p.a} by {number(abs(p.test.mean))} (p {_is(p.p_holm)}, n = {p.test.seeds}, {_labels(p)})"
+                for p in pairs
             )
             yield f"Significantly {word} area than {reference}: {sizes}."
     unsure = [p for p in against if not p.significant]
@@ -73,8 +75,19 @@ def _power(evidence: Evidence) -> Iterator[str]:
         yield (
             f"With n = {least.seeds} seeds a paired t test finds a true difference of {number(least.detectable)}"
             f"{''.join(most)} in four of five studies; finding one of {difference:g} as often takes {seeds} seeds (at "
-            "the pooled spread between seeds, without correction)."
+            f"the pooled spread between seeds, without correction{_corrected(evidence)}). Fix the number of seeds "
+            "before you look: seeds that are added until a difference shows make false alarms likelier."
         )
+
+
+def _corrected(evidence: Evidence) -> str:
+    """What the difference must be for the least p of all pairs to survive the correction, at the most seeds."""
+    tested = sum(not math.isnan(pair.p_holm) for pair in evidence.analysis.pairs)
+    if tested < 2:
+        return ""
+    power = [power for power in evidence.powers if power.method is None][-1]
+    needed = detectable_difference(power.spread, power.seeds, LEVEL / tested)
+    return f"; to be found after it among {tested} pairs, with n = {power.seeds}, takes {number(needed)}"
 
 
 def _count_significant(tested: Sequence[Pair]) -> str:
@@ -101,17 +114,23 @@ def headline_labels(evidence: Evidence) -> Iterator[str]:
         least = min(r.labels for r in reached.values())
         first = [name for name in evidence.analysis.by_area if name in reached and reached[name].labels == least]
         text = (
-            f"{percent(share)} of the full-data Dice was reached with the fewest labels by {listed(first, _NAMED)}: "
-            f"{reach_text(reached[first[0]])}"
+            f"{percent(share)} of the full-data Dice was reached with the fewest labels by {listed(first, _NAMED)} "
+            f"(n = {span(reached[name].seeds for name in first)}): {reach_text(reached[first[0]])}"
         )
         if reference is not None and reference not in first:
             other = reached.get(reference)
-            text += f"; {reference} {'did not reach it' if other is None else 'took ' + reach_text(other)}"
-        higher = f" No method reached {percent(missed)}." if missed else ""
+            text += f"; {reference} {_censored(reach, reference) if other is None else 'took ' + reach_text(other)}"
+        higher = f" No method reached {percent(missed)} within its labels." if missed else ""
         yield f"{text}. This describes these runs; it is not a test.{higher}"
         return
     if reach:
-        yield f"No method reached {percent(SHARES[0])} of the full-data Dice."
+        yield f"No method reached {percent(SHARES[0])} of the full-data Dice within its labels."
+
+
+def _censored(reach: Mapping[tuple[str, float], Reach], name: str) -> str:
+    """A method that has not reached a share: not that it never would."""
+    last = next((r.last for (method, _), r in reach.items() if method == name), None)
+    return "is not on the full data's test cases" if last is None else f"had not within its {last:g} labels"
 
 
 def pair_sentence(pair: Pair) -> str:
@@ -133,7 +152,14 @@ def reach_text(reach: Reach) -> str:
         text += f" of {reach.pool} ({percent(reach.labels / reach.pool)})"
     if reach.validation:
         text += f" besides {count(reach.validation, 'validation case')}"
+    if reach.at_the_start:
+        text += ", its first label count, so fewer may do"
     return f"{text}, but only at the curve's last label count" if reach.at_the_end else text
+
+
+def _labels(pair: Pair) -> str:
+    """The range of labels that a pair's areas are over."""
+    return "no labels in common" if pair.span is None else f"{pair.span[0]:g} to {pair.span[1]:g} labels"
 
 
 def _is(p: float) -> str:

@@ -41,7 +41,7 @@ def against_full(study: Study) -> list[AgainstFull]:
     full = {run.seed: run for run in study.full_data}
     found = []
     for name, runs in study.queried.items():
-        pairs = [(run, full[run.seed]) for run in runs if run.seed in full]
+        pairs = [(run, full[run.seed]) for run in runs if run.seed in full and run.comparable(full[run.seed])]
         if pairs:
             labels = np.asarray([[run.curve.labels[-1] for run in pair] for pair in pairs])
             dice = np.asarray([[run.final_dice for run in pair] for pair in pairs])

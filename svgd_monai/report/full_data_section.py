@@ -27,9 +27,10 @@ def full_data_section(evidence: Evidence, pictures: Mapping[str, Picture]) -> It
     captions = {
         False: "Number of labels from which on the seed-mean curve stays at or above a share of the full-data Dice "
         f"({targets}), with 95 % bootstrap intervals; validation cases are not counted. Both means are over the n "
-        "seeds that the method and the full data share, or over all seeds if they share none. –: never reached; ∞: not "
-        "reached in some bootstrap draws; †: reached at the curve's last count only, so nothing shows that it stays "
-        "there. File: labels_to_reach.csv.",
+        "seeds that the method and the full data share, or over all seeds if they share none. –: not within the "
+        "labels of its runs; ∞: not reached in some bootstrap draws; †: reached at the curve's last count only, so "
+        "nothing shows that it stays there; ≤: reached at the first count, so fewer may do. Methods with other last "
+        "counts, seeds or targets are not ranked by this. File: labels_to_reach.csv.",
         True: "The same, with the validation cases counted as well, because their labels choose the checkpoint. "
         "File: labels_to_reach.csv.",
     }

@@ -41,7 +41,7 @@ def differences(evidence: Evidence) -> list[Row]:
 def verdict(pair: Pair) -> str:
     """What the corrected test says of a pair, in words."""
     if not pair.seeds:
-        return "no test: no seed in common"
+        return f"no test: {'other data or test cases' if pair.unlike else 'no seed in common'}"
     if pair.span is None:
         return "no test: no label counts in common"
     if math.isnan(pair.p_holm):

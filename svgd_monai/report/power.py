@@ -46,27 +46,28 @@ class Power:
     needed: tuple[int | None, ...]
 
 
-def power_of(difference: float, spread: float, seeds: int) -> float:
-    """The chance that the paired t test, two-sided at 5 %, finds a true difference.
+def power_of(difference: float, spread: float, seeds: int, level: float = LEVEL) -> float:
+    """The chance that the paired t test, two-sided, finds a true difference.
 
     Args:
         difference: δ.
         spread: σ, above 0.
         seeds: n, at least 2.
+        level: of the test.
     """
     if difference == 0:
-        return LEVEL
-    critical, shift = stats.t.ppf(1 - LEVEL / 2, seeds - 1), difference / spread * math.sqrt(seeds)
+        return level
+    critical, shift = stats.t.ppf(1 - level / 2, seeds - 1), difference / spread * math.sqrt(seeds)
     # The square of a noncentral t is a noncentral F, whose tail holds both of its sides.
     return float(stats.ncf.sf(critical**2, 1, seeds - 1, shift**2))
 
 
-def detectable_difference(spread: float, seeds: int) -> float:
+def detectable_difference(spread: float, seeds: int, level: float = LEVEL) -> float:
     """The least true difference that the test finds with a chance of :data:`POWER`; see :func:`power_of`."""
     highest = 2.0  # in units of the spread; two seeds take some 12
-    while power_of(highest, 1.0, seeds) < POWER:
+    while power_of(highest, 1.0, seeds, level) < POWER:
         highest *= 2
-    return spread * float(optimize.brentq(lambda ratio: power_of(ratio, 1.0, seeds) - POWER, 0.0, highest))
+    return spread * float(optimize.brentq(lambda ratio: power_of(ratio, 1.0, seeds, level) - POWER, 0.0, highest))
 
 
 def seeds_needed(difference: float, spread: float) -> int | None:

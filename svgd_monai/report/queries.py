@@ -100,7 +100,7 @@ def read_facts(runs: Iterable[Run], notes: list[str]) -> dict[str, dict[str, Fac
     known: dict[str, dict[str, Facts]] = {}
     for run in runs:
         path = run.folder / "cache" / "case_checks.json"
-        dataset = data_set(run)
+        dataset = run.data_set
         if dataset in known or not path.is_file():
             continue
         try:
@@ -109,12 +109,6 @@ def read_facts(runs: Iterable[Run], notes: list[str]) -> dict[str, dict[str, Fac
             why = complaint(error, run.folder)
             notes.append(f"{run.place}: cache/case_checks.json is damaged or of another version and not used ({why}).")
     return known
-
-
-def data_set(run: Run) -> str:
-    """Fingerprint of a run's data set; empty where ``run.json`` does not say."""
-    dataset = run.record.get("dataset")
-    return str(dataset.get("fingerprint", "")) if isinstance(dataset, dict) else ""
 
 
 def intensity_group(greatest: float) -> str:

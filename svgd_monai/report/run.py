@@ -68,9 +68,20 @@ class Run:
         classes = dataset.get("classes") if isinstance(dataset, dict) else None
         return {str(value): str(name) for value, name in classes.items()} if isinstance(classes, dict) else {}
 
+    @property
+    def data_set(self) -> str:
+        """Fingerprint of the run's data set; empty where ``run.json`` does not say."""
+        dataset = self.record.get("dataset")
+        return str(dataset.get("fingerprint", "")) if isinstance(dataset, dict) else ""
+
     def cases(self, role: str) -> list[str]:
         """Case ids of a role of the run's split; empty where ``run.json`` does not say."""
         return split_cases(self.record, role)
+
+    def comparable(self, other: Run) -> bool:
+        """Whether both measured the same test cases of the same data set, as far as their records say."""
+        both = (self.data_set, other.data_set), (sorted(self.cases("test")), sorted(other.cases("test")))
+        return all(not one or not another or one == another for one, another in both)
 
 
 def read_run(folder: Path, place: str, notes: list[str]) -> Run:
@@ -104,8 +115,12 @@ def read_run(folder: Path, place: str, notes: list[str]) -> Run:
         raise RunFolderError(f"the run is not finished, {done} of {max(done, total)} rounds are in its curve.")
     if short:
         notes.append(f"{place} says that it is finished, but its curve holds {done} of {total} rounds.")
-    if not np.isfinite(table["test_dice"]).any():
+    measured = np.isfinite(table["test_dice"])
+    if not measured.any():
         raise RunFolderError(f"{CURVE_FILE} holds no test Dice.")
+    if not measured[-1]:
+        last = int(labels[measured][-1])
+        notes.append(f"{place} has no test Dice in its last round; its final one is that of {last} labels.")
     return Run(folder, place, method, seed, is_full_data(settings, labels[0], cases), record, table)
 
 

@@ -99,7 +99,7 @@ def test_labels_are_counted_with_and_without_the_validation_cases(small):
         for key in ("labels", "low", "high"):
             with_validation = row[f"{key}_with_validation"]
             assert with_validation == (str(int(row[key]) + len(SPLIT["validation"])) if row[key] else "")
-    assert "by svgd/entropy_mi: 11 of 45 (24 %) besides 10 validation cases, but only at the" in content
+    assert "by svgd/entropy_mi (n = 3): 11 of 45 (24 %) besides 10 validation cases, but only at the" in content
 
 
 def test_the_interval_is_that_of_the_share_and_what_is_never_reached_is_open(small):
@@ -157,10 +157,86 @@ def test_the_headline_is_the_method_that_takes_the_fewest_labels(tmp_path, sketc
         write_run(tmp_path / f"full{seed}", [0.8], [ALL], seed=seed, method="full")
     content = report(tmp_path)
     assert (
-        "- 95 % of the full-data Dice was reached with the fewest labels by svgd/bald: 8 of 45 (18 %) besides 10 "
-        "validation cases; svgd/random took 11 of 45 (24 %) besides 10 validation cases, but only at the curve's last "
-        "label count. This describes these runs; it is not a test. No method reached 99 %." in content
+        "- 95 % of the full-data Dice was reached with the fewest labels by svgd/bald (n = 2): 8 of 45 (18 %) besides "
+        "10 validation cases; svgd/random took 11 of 45 (24 %) besides 10 validation cases, but only at the curve's "
+        "last label count. This describes these runs; it is not a test. No method reached 99 % within its labels."
+        in content
     )
+
+
+def test_a_curve_that_stops_early_is_not_said_to_have_failed(tmp_path, sketched):
+    for seed in range(2):
+        write_run(tmp_path / f"bald{seed}", [0.6, 0.7, 0.75, 0.79, 0.79], seed=seed, acquisition="bald")
+        write_run(tmp_path / f"random{seed}", [0.6, 0.7], seed=seed)
+        write_run(tmp_path / f"full{seed}", [0.8], [ALL], seed=seed, method="full")
+    content = report(tmp_path)
+    assert "svgd/bald (n = 2): 14 of 45" in content
+    assert "; svgd/random had not within its 8 labels." in content
+    table = content.split("## Labels to reach")[1]
+    assert "–: not within the labels of its runs" in table
+    area = content.split("## Area under the budget curve")[1]
+    assert "| svgd/bald | 2 | 0.6500 ± 0.0000 | 0.7900 ± 0.0000 | 17 |" in area
+
+
+def test_a_share_that_the_first_committee_has_is_marked(tmp_path, sketched):
+    for seed in range(2):
+        write_run(tmp_path / f"bald{seed}", [0.79, 0.80, 0.80], seed=seed, acquisition="bald")
+        write_run(tmp_path / f"full{seed}", [0.8], [ALL], seed=seed, method="full")
+    content = report(tmp_path)
+    assert "| svgd/bald | 2 | ≤ 5 (5 to 5) | ≤ 5 (5 to 5) | 8 (8 to 8) | 8 (8 to 8) |" in content
+
+
+def test_methods_on_other_test_cases_are_not_tested_against_one_another(tmp_path, sketched):
+    for seed in range(4):
+        write_run(tmp_path / f"random{seed}", [0.6, 0.7, 0.75 + 0.001 * seed], seed=seed)
+        write_run(tmp_path / f"full{seed}", [0.8], [ALL], seed=seed, method="full")
+        other = {"record": {"dataset": {"name": "b", "fingerprint": "0"}}} if seed % 2 else {}
+        split = {**SPLIT, "test": SPLIT["test"][:-5]}
+        write_run(tmp_path / f"a{seed}", [0.7, 0.8, 0.9], seed=seed, acquisition="bald", split=split, **other)
+        write_run(tmp_path / f"b{seed}", [0.6, 0.7, 0.76], seed=seed, acquisition="variance", **other)
+    content = report(tmp_path)
+    assert "svgd/bald against svgd/random: no test: other data or test cases." in content
+    pairs = {(row["method_a"], row["method_b"]): row for row in rows(tmp_path, "differences.csv")}
+    assert pairs["svgd/bald", "svgd/random"]["p_value"] == ""
+    assert pairs["svgd/random", "svgd/variance"]["seeds"] == "2"
+    assert "Significantly" not in content
+    assert {row["method"] for row in rows(tmp_path, "labels_to_reach.csv")} == {"svgd/random", "svgd/variance"}
+    assert {row["method"]: row["seeds"] for row in rows(tmp_path, "full_data.csv")} == {
+        "svgd/random": "4", "svgd/variance": "2"
+    }  # fmt: skip
+
+
+def test_a_last_round_without_a_test_dice_is_told(small):
+    write_run(small / "ours_1", [0.6, 0.72, math.nan], seed=1, acquisition="entropy_mi")
+    assert "ours_1 has no test Dice in its last round; its final one is that of 8 labels." in report(small)
+
+
+def test_a_method_of_which_a_run_has_no_curve_has_no_area(small):
+    write_run(small / "ours_1", [0.6], [5], seed=1, acquisition="entropy_mi")
+    content = report(small)
+    assert "A run with one label count has no curve and no area: svgd/entropy_mi." in content
+    summary = {row["method"]: row for row in rows(small, "summary.csv")}
+    assert summary["svgd/entropy_mi"]["aubc_mean"] == ""
+    assert summary["svgd/random"]["aubc_mean"] != ""
+
+
+def test_the_difference_that_a_study_finds_after_correction_is_stated(tmp_path, sketched):
+    rng = np.random.default_rng(2)
+    for seed in range(4):
+        for name in ("random", "bald", "variance"):
+            write_run(tmp_path / f"{name}{seed}", rng.normal(0.7, 0.01, 3).tolist(), seed=seed, acquisition=name)
+    content = report(tmp_path)
+    (pooled,) = (row for row in rows(tmp_path, "power.csv") if row["method"] == "(pooled)")
+    spread = float(pooled["difference_sd"])
+
+    def chance(difference, level):
+        critical = stats.t.ppf(1 - level / 2, 3)
+        return sum(stats.nct.sf(sign * critical, 3, 2 * difference / spread) if sign > 0
+                   else stats.nct.cdf(-critical, 3, 2 * difference / spread) for sign in (1, -1))  # fmt: skip
+
+    found = re.search(r"to be found after it among 3 pairs, with n = 4, takes (0\.\d+)\)\. Fix the number", content)
+    assert chance(float(found[1]), 0.05 / 3) == pytest.approx(0.8, abs=0.01)
+    assert float(found[1]) > float(pooled["detectable_difference"])
 
 
 def test_seeds_without_a_full_data_run_do_not_change_the_labels_to_reach(small):
