@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+from nibabel.orientations import aff2axcodes, inv_ornt_aff, io_orientation, ornt_transform
+from numpy.typing import NDArray
 
 from svgd_monai.data.check_cache import CaseFacts, CheckCache
 from svgd_monai.data.entries import Item
@@ -23,6 +25,8 @@ from svgd_monai.errors import DataError
 #: How far, in voxels, a label's affine may place a corner of the volume beside its image's. What was written as a
 #: quaternion is turned a little, which grows with the distance from the first voxel.
 AFFINE_TOLERANCE = 0.1
+#: The orientation transform that changes nothing: each axis stays, and its direction.
+_AS_STORED = [[0, 1], [1, 1], [2, 1]]
 NAMED_CASES = 5
 
 _logger = logging.getLogger(__name__)
@@ -130,13 +134,27 @@ def complaint(bad: Mapping[str, str]) -> DataError:
 
 def _check_geometry(image: Volume, label: Volume) -> None:
     shapes = label.values.shape[:3], image.values.shape[:3]
+    turn = ornt_transform(io_orientation(label.affine), io_orientation(image.affine))
+    turned = label.affine @ inv_ornt_aff(turn, shapes[0])
+    if not np.array_equal(turn, _AS_STORED) and not _beside(image.affine, turned, shapes[1]).any():
+        stored, wanted = ("".join(map(str, aff2axcodes(volume.affine))) for volume in (label, image))
+        raise DataError(
+            f"{label.path} is stored in another orientation than its image ({stored}, the image {wanted}); save it on "
+            "the image's own grid."
+        )
     if shapes[0] != shapes[1]:
         raise DataError(f"{label.path} has the shape {shapes[0]}, but its image has {shapes[1]}.")
-    corners = np.array([[*corner, 1] for corner in product(*((0, side - 1) for side in shapes[1]))]).T
-    beside = (label.affine - image.affine) @ corners  # mm
-    if np.abs(np.linalg.solve(image.affine, beside)).max() > AFFINE_TOLERANCE:
-        furthest = np.linalg.norm(beside, axis=0).max()
-        raise DataError(f"{label.path} has an affine that differs from its image's by up to {furthest:.3g} mm.")
+    beside = _beside(image.affine, label.affine, shapes[1])
+    if beside.any():
+        raise DataError(f"{label.path} has an affine that differs from its image's by up to {beside.max():.3g} mm.")
+
+
+def _beside(image: NDArray[np.float64], label: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:
+    """How far in mm each corner of a volume lies beside itself by two affines; 0 for all where they agree."""
+    corners = np.array([[*corner, 1] for corner in product(*((0, side - 1) for side in shape))]).T
+    beside = (label - image) @ corners
+    agree = np.abs(np.linalg.solve(image, beside)).max() <= AFFINE_TOLERANCE
+    return np.zeros(len(corners.T)) if agree else np.linalg.norm(beside, axis=0)
 
 
 def _count_classes(label: Volume, classes: Mapping[int, str]) -> dict[int, int]:

@@ -363,6 +363,20 @@ class TestValues:
         write_volume(Path(item["label"]), labels(), affine)
         fault_of(item, "label", "affine", f"by up to {moved:.3g} mm")
 
+    @pytest.mark.parametrize(("axes", "code"), [("flipped", "RAS"), ("swapped", "ALS")])
+    def test_label_in_another_orientation_on_the_same_grid(self, item, axes, code):
+        """As programs leave it that turn what they read to their own orientation."""
+        turn = [[0, -1], [1, 1], [2, 1]] if axes == "flipped" else [[1, 1], [0, 1], [2, 1]]
+        label = nib.load(item["label"]).as_reoriented(turn)
+        nib.save(label, item["label"])
+        fault_of(item, "label", f"is stored in another orientation than its image ({code}, the image LAS); save it")
+
+    def test_label_in_another_orientation_and_beside_its_image(self, item):
+        label = nib.load(item["label"]).as_reoriented([[0, -1], [1, 1], [2, 1]])
+        label.affine[0, 3] += 3
+        nib.save(nib.Nifti1Image(np.asarray(label.dataobj), label.affine), item["label"])
+        fault_of(item, "label", "affine that differs")
+
     def test_affines_are_compared_in_voxels(self, tmp_path):
         affine = np.diag([1e-3, 1e-3, 1e-3, 1])
         image = write_volume(tmp_path / "scan_1.nii.gz", intensities(), affine)

@@ -46,7 +46,7 @@ def write_advice(
     folders: Sequence[Path],
     curve: Sequence[Mapping[str, Any]],
     validating: Sequence[frozenset[str]],
-    presegmentation: Sequence[float],
+    presegmentation: Sequence[float | None],
     stop_gain: float,
 ) -> None:
     """Write the newest round's paragraph, unless it stands there: it says what was known then.
@@ -68,7 +68,7 @@ def advise(
     curve: Sequence[Mapping[str, Any]],
     pool: Sequence[PoolState],
     validating: Sequence[frozenset[str]],
-    presegmentation: Sequence[float],
+    presegmentation: Sequence[float | None],
     stop_gain: float,
 ) -> str:
     """The paragraph of the last round of the curve.
@@ -81,7 +81,8 @@ def advise(
         curve: rows of the learning curve, oldest first.
         pool: state of the pool at each of these rounds.
         validating: the validation cases of each of these rounds.
-        presegmentation: Dice of each label that came back for this round with its pre-segmentation.
+        presegmentation: Dice of each label that came back for this round with its pre-segmentation; None where it
+            cannot be compared.
         stop_gain: Dice per label.
     """
     row = curve[-1]
@@ -97,12 +98,8 @@ def advise(
         sentences.append(f"The validation Dice is {row['val_dice']:.4f}, on {count(len(validating[-1]), 'case')}.")
     if pool[-1].predicted is not None:
         sentences.append(_predicted(pool))
-    if presegmentation:
-        mean = sum(presegmentation) / len(presegmentation)
-        sentences.append(
-            f"The {count(len(presegmentation), 'label')} that came back last agreed with their pre-segmentations to a "
-            f"Dice of {mean:.3f}."
-        )
+    if any(dice is not None for dice in presegmentation):
+        sentences.append(_agreed(presegmentation))
     if pool[-1].unlabelled == 0:
         sentences.append("Advice: stop, for no case is left to label.")
     elif gain is None or len(curve) <= WINDOW:
@@ -153,6 +150,20 @@ def _gain(name: str, values: Sequence[float | None], curve: Sequence[Mapping[str
         f"With {count(labels, 'label')} more than in round {curve[then]['round']} the {name} went from {before:.4f} to "
         f"{after:.4f}, {gain:+.5f} per label."
     )
+
+
+def _agreed(presegmentation: Sequence[float | None]) -> str:
+    known = [dice for dice in presegmentation if dice is not None]
+    mean, labels = sum(known) / len(known), count(len(presegmentation), "label")
+    if len(known) < len(presegmentation):
+        their = "its pre-segmentation" if len(known) == 1 else "their pre-segmentations"
+        return (
+            f"Of the {labels} that came back last {len(known)} could be compared with {their}: they agreed to a Dice "
+            f"of {mean:.3f}."
+        )
+    if len(known) == 1:
+        return f"The label that came back last agreed with its pre-segmentation to a Dice of {mean:.3f}."
+    return f"The {labels} that came back last agreed with their pre-segmentations to a Dice of {mean:.3f}."
 
 
 def _predicted(pool: Sequence[PoolState]) -> str:

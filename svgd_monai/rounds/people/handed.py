@@ -80,10 +80,11 @@ def _passed_over(path: Path) -> bool:
 
 def _wrong_name(shown: str, name: str, cases: Collection[str], taken: Collection[str]) -> str:
     case = case_id(name)
+    near = max((known for known in cases if name.casefold().startswith(known.casefold())), key=len, default=None)
     if case is None:
-        return f"{shown} is not a label: its name must be that of the image, <case>.nii.gz."
+        hint = "" if near is None else f"; save it as NIfTI, {near}{NIFTI_SUFFIXES[0]}"
+        return f"{shown} is not a label: its name must be that of the image, <case>.nii.gz{hint}."
     if case in taken:
         return f"{shown} is not taken: {case} is in a held-out set, whose labels are fixed."
-    near = max((known for known in cases if name.startswith(known)), key=len, default=None)
     hint = "" if near is None else f"; did you mean {near}{NIFTI_SUFFIXES[0]}?"
     return f"{shown} is not a label: there is no image of the name {case}{hint or '.'}"

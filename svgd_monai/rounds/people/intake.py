@@ -216,6 +216,10 @@ class Intake:
             if known is None:
                 logger.info("%s is declined (%s) and leaves the pool.", case, why)
             declined[case] = {"reason": why, "time": known["time"] if known else now()}
+        for case in sorted(self.ledger.declined.keys() - declined):
+            if not self.ledger.labels.get(case):
+                shown = f"{LABELS_FOLDER}/{DECLINED_FILE}"
+                logger.info("%s is back in the pool: %s no longer declines it.", case, shown)
         self.ledger.declined = declined
 
     def _compare_annotators(self) -> None:

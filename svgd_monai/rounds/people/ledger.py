@@ -137,12 +137,11 @@ class PeopleLedger:
         """How many cases people have labelled for a round, those of validation among them."""
         return len({*self.training[number], *self.validation[number]})
 
-    def agreement_with_presegmentation(self, number: int) -> list[float]:
-        """Dice with its pre-segmentation of each label that is new in a round, where it had one."""
+    def agreement_with_presegmentation(self, number: int) -> list[float | None]:
+        """Dice with its pre-segmentation of each label that is new in a round; None where it cannot be compared."""
         before = {case for cases in (*self.training[:number], *self.validation[:number]) for case in cases}
         new = sorted({*self.training[number], *self.validation[number]} - before)
-        found = [self.label(case).presegmentation_dice for case in new]
-        return [dice for dice in found if dice is not None]
+        return [self.label(case).presegmentation_dice for case in new]
 
     def as_dict(self) -> dict[str, Any]:
         """The ledger as plain values: a record per case, per round and per worklist."""

@@ -20,6 +20,7 @@ from svgd_monai.report.build import write_report
 from svgd_monai.rounds.first import QUERY_KEYS
 from svgd_monai.rounds.lock import BUSY, is_locked
 from svgd_monai.rounds.study.cells import Cell
+from svgd_monai.rounds.study.environment import run_environment
 from svgd_monai.rounds.study.state import (
     DONE,
     ELSEWHERE,
@@ -58,7 +59,7 @@ class Study:
         cells: all runs of the study, the rows of its table.
         only: names of the methods to run; None: all.
         workers: runs at a time.
-        threads: of each run's process; None shares out the cores.
+        threads: of each run's process, see :func:`~svgd_monai.rounds.study.environment.run_environment`.
         report: whether ``report/`` is written at the end.
     """
 
@@ -79,7 +80,7 @@ class Study:
         self.cells = [cell for cell in cells if only is None or cell.method in only]
         self.all_cells = list(cells)
         self.workers = workers
-        self.threads = threads or max(1, (os.cpu_count() or 1) // workers)
+        self.environment = run_environment(threads, workers)
         self.report = report
         self.states: dict[Cell, str] = {}
         self.progress: dict[Cell, Progress] = {}
@@ -168,10 +169,9 @@ class Study:
         command = [
             sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(self.configuration), str(overlay)])
         ]  # fmt: skip
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
         with self._file(cell, ".log").open("ab") as log:
             # The words are our own; a process of its own leaves no memory and no state to the next run.
-            self._processes[cell] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603
+            self._processes[cell] = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)  # noqa: S603
         self.states[cell] = RUNNING
         logger.info("Started: %s, in %s.", cell.name, self.folder / cell.place)
 

@@ -150,7 +150,7 @@ def summary(cells: Sequence[Cell], states: Mapping[Cell, str], progress: Mapping
     """How many runs are done, left and failed, and how long it will take, as a sentence."""
     count = {state: sum(s == state for s in states.values()) for state in (DONE, FAILED)}
     left = len(cells) - count[DONE] - count[FAILED]
-    words = f"{count[DONE]} of {len(cells)} runs are done, {left} are left"
+    words = f"{count[DONE]} of {len(cells)} runs are done, {left} {'is' if left == 1 else 'are'} left"
     if count[FAILED]:
         words += f", {count[FAILED]} failed"
     seconds = remaining_seconds(cells, states, progress, workers)

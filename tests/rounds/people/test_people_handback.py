@@ -65,7 +65,7 @@ def test_each_bad_label_gets_its_sentence_and_the_good_ones_are_taken(team):
     said = team.works()
     sentences = {
         shape: f"labels/{shape}.nii.gz has the shape",
-        moved: f"labels/{moved}.nii.gz has an affine that differs from its image's by up to 3 mm",
+        moved: f"labels/{moved}.nii.gz has an affine that differs from its image's by up to 5.2 mm",
         fraction: f"labels/{fraction}.nii.gz has the label value 0.5, which is not a whole number",
         unknown: f"labels/{unknown}.nii.gz has the label value 7, the task's classes are",
         cut: f"labels/{cut}.nii.gz is cut off or damaged",
@@ -144,7 +144,10 @@ def test_a_decline_needs_a_reason_and_a_case_that_exists(team):
     ):
         assert sentence in team.sheet(0)
     (team.folder / "labels/declined.txt").unlink()
-    assert "1 labelled, 0 declined, 8 to do" in team.works(), "what is no longer declined is back in the pool"
+    said = team.works()
+    assert "1 labelled, 0 declined, 8 to do" in said, "what is no longer declined is back in the pool"
+    assert f"{case} is back in the pool: labels/declined.txt no longer declines it." in said
+    assert "back in the pool" not in team.works()
 
 
 def test_when_all_are_declined_the_next_best_take_their_place_and_the_table_keeps_what_people_wrote(pool, tmp_path):

@@ -119,6 +119,19 @@ class TestHandedFiles:
         _, (complaint,) = handed_files(tmp_path, ["case_1", "case_10", "case_2"], prefix="labels/")
         assert complaint.sentence.endswith("of the name case_10_seg; did you mean case_10.nii.gz?")
 
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("Case_10.nii.gz", "no image of the name Case_10; did you mean case_10.nii.gz?"),
+            ("case_10.seg.nrrd", "must be that of the image, <case>.nii.gz; save it as NIfTI, case_10.nii.gz."),
+            ("notes.docx", "must be that of the image, <case>.nii.gz."),
+        ],
+    )
+    def test_another_case_of_letters_and_another_format_get_a_hint(self, tmp_path, name, hint):
+        (tmp_path / name).write_bytes(b"")
+        _, (complaint,) = handed_files(tmp_path, ["case_1", "case_10"], prefix="labels/")
+        assert complaint.sentence.endswith(hint)
+
     def test_a_label_of_a_held_out_case_is_refused(self, tmp_path):
         (tmp_path / "test_1.nii.gz").write_bytes(b"")
         assert "held-out set" in handed_files(tmp_path, CASES, (), ["test_1"])[1][0].sentence
@@ -242,12 +255,12 @@ class TestLedger:
 
     def test_a_round_counts_what_is_new_in_it(self):
         ledger = self.ledger()
-        ledger.labels = {"case_1": [label(presegmentation_dice=0.5)], "case_2": [label(presegmentation_dice=0.7)],
+        ledger.labels = {"case_1": [label(presegmentation_dice=0.5)], "case_2": [label()],
                          "case_4": [label(presegmentation_dice=0.9)]}  # fmt: skip
         ledger.training = [["case_1"], ["case_1", "case_1", "case_4"]]
         ledger.validation, ledger.queries = [["case_2"], ["case_2"]], [["case_1"], ["case_1", "case_4"]]
         assert [ledger.unique_labels(number) for number in (0, 1)] == [2, 3]
-        assert [ledger.agreement_with_presegmentation(number) for number in (0, 1)] == [[0.5, 0.7], [0.9]]
+        assert [ledger.agreement_with_presegmentation(number) for number in (0, 1)] == [[0.5, None], [0.9]]
         content = ledger.as_dict()
         assert [each["new_labels"] for each in content["rounds"]] == [["case_1", "case_2"], ["case_4"]]
         first = {case: content["cases"][case]["labelled_in_round"] for case in CASES[1:5]}
@@ -477,6 +490,16 @@ class TestAdvice:
         )
         assert "Advice: go on, for over the last 3 rounds a label gained 0.05000" in text
         assert "The 2 labels that came back last agreed with their pre-segmentations to a Dice of 0.800." in text
+        for back, said in (
+            ([None, 1.0, None], "Of the 3 labels that came back last 1 could be compared with its pre-segmentation: "),
+            (
+                [0.7, None, 0.9],
+                "last 2 could be compared with their pre-segmentations: they agreed to a Dice of 0.800.",
+            ),
+            ([0.7], "The label that came back last agreed with its pre-segmentation to a Dice of 0.700."),
+        ):
+            assert said in advise(steep, POOL, [first(4)] * 5, back, 0.001)
+        assert "came back" not in advise(steep, POOL, [first(4)] * 5, [None], 0.001)
         assert "On the 16 unlabelled cases" in text
         assert "0.700 (0.650 in the round before)" in text
 
@@ -534,7 +557,7 @@ class TestAdvice:
             write_advice([tmp_path], self.rounds([0.5]), [first(1)], dice, 0.001)
         text = (tmp_path / "advice.txt").read_text()
         assert "On the 3 unlabelled cases" in text
-        assert "agreed with their pre-segmentations to a Dice of 0.500." in text, "as was known then"
+        assert "agreed with its pre-segmentation to a Dice of 0.500." in text, "as was known then"
 
     def test_nothing_left_or_nothing_measured(self):
         assert "stop, for no case is left" in advise(self.rounds([0.5]), [PoolState(0, None)], [first(1)], [], 0.001)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from svgd_monai.report.budget import Curve
 from svgd_monai.rounds.study.cells import Cell
+from svgd_monai.rounds.study.environment import run_environment
 from svgd_monai.rounds.study.state import (
     DONE,
     FAILED,
@@ -17,6 +19,7 @@ from svgd_monai.rounds.study.state import (
     Progress,
     remaining_seconds,
     run_progress,
+    summary,
     write_table,
 )
 
@@ -68,6 +71,26 @@ def test_the_time_left_is_the_rounds_left_times_their_mean_shared_out():
     # two workers cannot share the 3 rounds of c
     assert remaining_seconds([a, b, c], states, found, 2) == 45
     assert remaining_seconds([a, b, c], {**states, b: FAILED}, found, 1) == 45
+
+
+def test_threads_are_the_users_else_the_studys_else_the_cores_lent_to_it(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [run_environment(None, workers)["OMP_NUM_THREADS"] for workers in (1, 2, 8)] == ["6", "3", "1"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert run_environment(None, 1)["OMP_NUM_THREADS"] == "2"
+    assert run_environment(3, 2)["OMP_NUM_THREADS"] == "3"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert run_environment(None, 2)["OMP_NUM_THREADS"] == "32"
+
+
+def test_one_run_is_left():
+    a, b = cell("a"), cell("b")
+    assert summary([a, b], {a: DONE, b: WAITING}, {a: progress(3, 3), b: progress(0, 3)}, 1).startswith(
+        "1 of 2 runs are done, 1 is left"
+    )
 
 
 def test_nothing_is_estimated_from_nothing():
