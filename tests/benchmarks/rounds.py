@@ -1,6 +1,9 @@
 """What share of a round is training, and what the rest is.
 
     python tests/benchmarks/rounds.py --folder <scratch> --output bundles/hippocampus_mri_svgd/docs/scaling
+    python tests/benchmarks/rounds.py --study --folder <scratch> --output bundles/hippocampus_mri_svgd/docs/scaling
+
+The second is a round as the project's studies have it: batches of 2, 3 validations, no surface distances.
 
 The real loop in this process, one thread, on the MR phantom at 2 mm with the small network of the studies. Seconds are
 those of the processor, so that what else the machine does plays no part. The second round is measured: what is done
@@ -37,6 +40,7 @@ KEYS = {
     "roi_size": [24, 32, 24], "rounds": 2, "initial_labelled": 8, "queries_per_round": 1, "validations_per_round": 1,
     "validation_cases": 5, "test_cases": 5, "steps_per_round": 5,
 }  # fmt: skip
+STUDY = {"batch_size": 2, "surface_distances": False}
 CASES = 24
 TRAINING = "training steps"
 PARTS = {  # what is timed; the innermost counts
@@ -77,7 +81,7 @@ class Enough(BaseException):
     """Ends the loop; an interrupt would be this program's exit status as well."""
 
 
-def measure(dataset: Path, folder: Path) -> tuple[float, Clock]:
+def measure(dataset: Path, folder: Path, study: bool) -> tuple[float, Clock]:
     """Seconds of the second round, and of its parts."""
     whole: dict[int, float] = {}
     clock = Clock()
@@ -95,7 +99,7 @@ def measure(dataset: Path, folder: Path) -> tuple[float, Clock]:
         for name, (owner, method) in PARTS.items():
             patches.enter_context(mock.patch.object(owner, method, clock.timed(name, getattr(owner, method))))
         patches.enter_context(mock.patch.object(ActiveLearning, "_run_round", timed_round))
-        argv = words(CONFIG, **KEYS, dataset_dir=dataset, output_dir=folder)
+        argv = words(CONFIG, **KEYS, **(STUDY if study else {}), dataset_dir=dataset, output_dir=folder)
         patches.enter_context(mock.patch.object(sys, "argv", ["monai.bundle", *argv]))
         runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
     return whole[1], clock
@@ -104,20 +108,24 @@ def measure(dataset: Path, folder: Path) -> tuple[float, Clock]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="scratch, empty")
-    parser.add_argument("--output", type=Path, required=True, help="where round_parts.csv goes")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="where round_parts.csv goes, or round_parts_study.csv"
+    )
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--validations", type=int, default=5)
+    parser.add_argument("--validations", type=int, help="5, or 3 of a study")
+    parser.add_argument("--study", action="store_true", help="a round of study.yaml")
     parser.add_argument("--held-out", type=int, default=50, help="validation cases, and as many test cases")
     parser.add_argument("--pool", type=int, default=160)
     options = parser.parse_args()
     torch.set_num_threads(1)
     dataset = make_phantom(options.folder / "phantom", "mr", CASES)
-    whole, clock = measure(dataset, options.folder / "run")
+    whole, clock = measure(dataset, options.folder / "run", options.study)
+    validations = options.validations or (3 if options.study else 5)
     measured, pool = 2 * options.held_out, options.pool
     # How often a round has each part, and how many of the small round's calls that stands for.
     times = {
         TRAINING: options.steps,
-        "forward of validation, test and pool": options.validations * options.held_out + measured + pool,
+        "forward of validation, test and pool": validations * options.held_out + measured + pool,
         "measuring test and validation cases": measured,
         "uncertainty of pool cases": pool,
     }
@@ -129,7 +137,7 @@ def main() -> None:
         rows.append([name, calls, round(1e3 * seconds / calls, 1), count, seconds / calls * count])
     total = sum(row[-1] for row in rows)
     options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "round_parts.csv"
+    path = options.output / f"round_parts{'_study' * options.study}.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["part", "measured", "ms_each", "of_a_round", "seconds_of_a_round", "percent"])

@@ -28,6 +28,7 @@ from workloads import (
     PAPER,
     RATE,
     SMALL,
+    STUDY,
     TINY,
     Clock,
     Ours,
@@ -395,12 +396,15 @@ def main() -> None:
     parser.add_argument("what", nargs="*", default=["parts", "variants", "peers", "growth"])
     parser.add_argument("--output", type=Path, required=True, help="where tables and plots go")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sizes", nargs="+", choices=["paper", "small", "study"], default=["paper", "small"],
+                        help="of the parts")  # fmt: skip
     parser.add_argument("--tiny", action="store_true", help="sizes of no meaning, to try the program")
     options = parser.parse_args()
     torch.set_num_threads(1)
     clock = Clock(torch.device("cpu"))
     sys.stdout.write(f"{platform.processor() or platform.machine()}, one thread, torch {torch.__version__}\n")
-    sizes = {"tiny": TINY} if options.tiny else {"paper": PAPER, "small": SMALL}
+    known = {"paper": PAPER, "small": SMALL, "study": STUDY}
+    sizes = {"tiny": TINY} if options.tiny else {name: known[name] for name in options.sizes}
     if "parts" in options.what:
         all_parts(clock, sizes, options.repeats, options.output)
     # The paper's network at the paper's size takes minutes a step; what is compared runs on less of each.

@@ -33,9 +33,11 @@ class Size(NamedTuple):
     batch: int
 
 
-#: The light U-Net of the bundle at the paper's hippocampus sizes, and the smaller one at 2 mm of the project's studies.
+#: The light U-Net of the bundle at the paper's hippocampus sizes; a smaller one at 2 mm; and as few particles and items
+#: of that as the project's studies train.
 PAPER = Size(5, (32, 32, 64, 128, 256, 32), (64, 64, 64), 8)
 SMALL = Size(5, (8, 8, 16, 32, 64, 8), (24, 32, 24), 8)
+STUDY = SMALL._replace(members=3, batch=2)
 TINY = Size(2, (2, 2, 2, 2, 4, 2), (16, 32, 16), 2)
 
 
