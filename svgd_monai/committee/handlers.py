@@ -46,7 +46,7 @@ class CommitteeLoader:
         """Attach to the start of a run."""
         engine.add_event_handler(Events.STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Engine | None = None) -> None:
         """Load.
 
         Raises:

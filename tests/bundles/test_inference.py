@@ -480,6 +480,12 @@ class TestRefusals:
         assert list(rows_of(tmp_path / "out")) == ["a_sound_one"]
         assert "strange.nii.gz" in (tmp_path / "out/inference_bad_cases.csv").read_text()
 
+    def test_a_committee_that_does_not_fit_is_told_before_any_image_is_read(self, bundles, committee, tmp_path):
+        save(tmp_path / "images/strange.nii.gz", NOTHING[0, 0])
+        keys = {"on_bad_case": "skip", "num_particles": 3}
+        self.refused(bundles, committee, tmp_path / "images", tmp_path / "out", "holds 2 particles", **keys)
+        assert not (tmp_path / "out").exists()
+
     def test_a_file_that_is_cut_off(self, bundles, committee, tmp_path):
         path = save(tmp_path / "images/short.nii.gz", np.random.default_rng(0).random((20, 20, 20)))
         path.write_bytes(path.read_bytes()[:5000])
@@ -505,10 +511,12 @@ class TestRefusals:
         self.refused(bundles, committee, tmp_path / "images", tmp_path / "images", "output_dir", "scan.nii.gz")
         assert [path.name for path in (tmp_path / "images").iterdir()] == ["scan.nii.gz"]
 
-    def test_fewer_channels_than_the_network_takes(self, bundles, committee, tmp_path):
+    def test_fewer_channels_than_the_network_takes(self, bundles, tmp_path):
         path = save(tmp_path / "images/scan.nii.gz", NOTHING + np.arange(7))
+        unet = {"spatial_dims": 3, "in_channels": 2, "out_channels": 3, "features": TINY["features"]}
+        torch.save(committee_mean(lambda: BasicUNet(**unet), 2).state_dict(), tmp_path / "two.pt")
         named = (f"Case scan: {path}", "1 channel", "there must be 2")
-        self.refused(bundles, committee, tmp_path / "images", tmp_path / "out", *named, in_channels=2)
+        self.refused(bundles, tmp_path / "two.pt", tmp_path / "images", tmp_path / "out", *named, in_channels=2)
         assert not (tmp_path / "out").exists()
 
     def test_classes_that_do_not_fit(self, bundles, committee, tmp_path):
