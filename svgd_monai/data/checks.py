@@ -134,6 +134,9 @@ def complaint(bad: Mapping[str, str]) -> DataError:
 
 def _check_geometry(image: Volume, label: Volume) -> None:
     shapes = label.values.shape[:3], image.values.shape[:3]
+    beside = _beside(image.affine, label.affine, shapes[1])
+    if shapes[0] == shapes[1] and not beside.any():
+        return
     turn = ornt_transform(io_orientation(label.affine), io_orientation(image.affine))
     turned = label.affine @ inv_ornt_aff(turn, shapes[0])
     if not np.array_equal(turn, _AS_STORED) and not _beside(image.affine, turned, shapes[1]).any():
@@ -144,9 +147,7 @@ def _check_geometry(image: Volume, label: Volume) -> None:
         )
     if shapes[0] != shapes[1]:
         raise DataError(f"{label.path} has the shape {shapes[0]}, but its image has {shapes[1]}.")
-    beside = _beside(image.affine, label.affine, shapes[1])
-    if beside.any():
-        raise DataError(f"{label.path} has an affine that differs from its image's by up to {beside.max():.3g} mm.")
+    raise DataError(f"{label.path} has an affine that differs from its image's by up to {beside.max():.3g} mm.")
 
 
 def _beside(image: NDArray[np.float64], label: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:

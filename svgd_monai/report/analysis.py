@@ -140,7 +140,9 @@ def analyse(study: Study) -> Analysis:
     pairs = [_compare(a, methods[a], b, methods[b]) for a, b in itertools.combinations(methods, 2)]
     corrected = holm(np.asarray([pair.test.p_value for pair in pairs]))
     analysis.pairs = [Pair(**{**vars(pair), "p_holm": float(p)}) for pair, p in zip(pairs, corrected, strict=True)]
-    analysis.full_dice = np.asarray([run.final_dice for run in study.full_data])
+    queried = [run for runs in methods.values() for run in runs]
+    full_data = [full for full in study.full_data if not queried or any(full.comparable(run) for run in queried)]
+    analysis.full_dice = np.asarray([run.final_dice for run in full_data])
     if study.full_data:
         for name, runs in methods.items():
             ours, full = _at_same_seeds(runs, study.full_data)
@@ -212,13 +214,12 @@ def _compare(a: str, runs_a: Sequence[Run], b: str, runs_b: Sequence[Run]) -> Pa
 def _at_same_seeds(runs: Sequence[Run], others: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run]]:
     """Both without the seeds that the other lacks, for some seeds are easy; all of both where they share none.
 
-    None of either where they are of other data, or have other test cases at all seeds that they share.
+    None of either where no run of one can be compared with one of the other.
     """
     by_seed = {run.seed: run for run in others}
     shared = [run for run in runs if run.seed in by_seed]
     if not shared:
-        one_data_set = len({run.data_set for run in (*runs, *others)} - {""}) < 2
-        return (runs, others) if one_data_set else ([], [])
+        return (runs, others) if all(a.comparable(b) for a in runs for b in others) else ([], [])
     seeds = {run.seed for run in shared if run.comparable(by_seed[run.seed])}
     return [run for run in runs if run.seed in seeds], [run for run in others if run.seed in seeds]
 

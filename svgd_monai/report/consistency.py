@@ -82,7 +82,7 @@ def _data(study: Study) -> Iterable[str]:
             "two methods' data differ are left out of their difference, and means over such runs say nothing."
         )
     for role in ("validation", "test"):
-        if len({tuple(run.cases(role)) for run in runs if run.cases(role)}) > 1:
+        if len({tuple(sorted(run.cases(role))) for run in runs if run.cases(role)}) > 1:
             left_out = "; seeds at which two methods' differ are left out of their difference" if role == "test" else ""
             yield f"The runs have different {role} cases; their Dice cannot be compared directly{left_out}."
     queried = [run for each in study.queried.values() for run in each]

@@ -111,6 +111,12 @@ def headline_labels(evidence: Evidence) -> Iterator[str]:
         if not reached:
             missed = share
             continue
+        if len({round(r.target, 6) for r in reached.values()}) > 1:
+            yield (
+                f"The labels to reach {percent(share)} of the full-data Dice are not ranked: the methods share other "
+                "seeds with the full data, and so have other targets."
+            )
+            return
         least = min(r.labels for r in reached.values())
         first = [name for name in evidence.analysis.by_area if name in reached and reached[name].labels == least]
         text = (
@@ -130,7 +136,7 @@ def headline_labels(evidence: Evidence) -> Iterator[str]:
 def _censored(reach: Mapping[tuple[str, float], Reach], name: str) -> str:
     """A method that has not reached a share: not that it never would."""
     last = next((r.last for (method, _), r in reach.items() if method == name), None)
-    return "is not on the full data's test cases" if last is None else f"had not within its {last:g} labels"
+    return "could not be compared with it" if last is None else f"had not within its {last:g} labels"
 
 
 def pair_sentence(pair: Pair) -> str:

@@ -72,7 +72,7 @@ class Run:
     def data_set(self) -> str:
         """Fingerprint of the run's data set; empty where ``run.json`` does not say."""
         dataset = self.record.get("dataset")
-        return str(dataset.get("fingerprint", "")) if isinstance(dataset, dict) else ""
+        return str(dataset.get("fingerprint") or "") if isinstance(dataset, dict) else ""
 
     def cases(self, role: str) -> list[str]:
         """Case ids of a role of the run's split; empty where ``run.json`` does not say."""

@@ -50,7 +50,8 @@ def reach(evidence: Evidence) -> list[Row]:
             {"method": name, "seeds": r.seeds, "share": share, "target_dice": r.target,
              **{key: whole(value) for key, value in ends.items()},
              **{f"{key}_with_validation": whole(value + extra) for key, value in ends.items()},
-             "share_of_pool": r.labels / r.pool if r.pool else None, "only_at_the_last_count": r.at_the_end}
+             "share_of_pool": r.labels / r.pool if r.pool else None, "only_at_the_last_count": r.at_the_end,
+             "at_the_first_count": r.at_the_start, "last_count": whole(r.last)}
         )  # fmt: skip
     return rows
 

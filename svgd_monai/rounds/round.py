@@ -107,12 +107,13 @@ class Round:
         for path, content in contents.items():
             write_bytes(path, content)
 
-    def score_nothing(self) -> None:
-        """An empty pool has an empty ranking."""
-        if self.scored(final=True):
-            return
-        write_ranking(self.run.ranking_file, [])
-        write_csv(self.folder / SCORES_FILE, COLUMNS, [])
+    def score_nothing(self, final: bool = True) -> None:
+        """An empty pool has an empty ranking and, but in the final round, no queries."""
+        if not self.scored(final=True):
+            write_ranking(self.run.ranking_file, [])
+            write_csv(self.folder / SCORES_FILE, COLUMNS, [])
+        if not self.scored(final):
+            write_json(self.folder / QUERIES_FILE, [])
 
     def rank_again(self) -> None:
         """Write a lost ranking anew, where this is the newest round with scores: they hold all that is in it.

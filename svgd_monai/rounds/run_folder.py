@@ -79,8 +79,15 @@ class RunFolder:
         def there(*names: str) -> bool:
             return all((self.round(number) / name).is_file() for number in range(rounds) for name in names)
 
-        tables = there(METRICS_FILE, CASES_FILE, SCORES_FILE) and self.curve_file.is_file()
+        tables = there(METRICS_FILE, CASES_FILE, SCORES_FILE) and self.curve_rows() >= rounds
         return not tables and there(COMMITTEE_FILE, TRAINING_FILE)
+
+    def curve_rows(self) -> int:
+        """Rounds in the learning curve; none where it is lost or cut off, for it is made again."""
+        try:
+            return len(read_table(self.curve_file)) if self.curve_file.is_file() else 0
+        except RunFolderError:
+            return 0
 
     @property
     def holds_training(self) -> bool:
@@ -135,6 +142,10 @@ class RunFolder:
             write_json(self.run_file, {**goes_on, "finished": False})
             return False
         return found.get("finished") is True
+
+    def reopen(self) -> None:
+        """Note that a finished run goes on."""
+        write_json(self.run_file, {**read_json(self.run_file), "finished": False})
 
     def finish(self) -> None:
         """Note that every round is complete, with its files, its curve and its hooks."""

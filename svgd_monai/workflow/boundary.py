@@ -184,6 +184,9 @@ def _threads() -> Iterator[None]:
 
     TensorBoard writes in a thread of its own, and raises in ours what ended it.
     """
+    if threading.current_thread() is not threading.main_thread():  # boundaries of other threads may overlap
+        yield
+        return
     before = threading.excepthook
 
     def hook(ended: Any) -> None:

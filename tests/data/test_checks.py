@@ -371,6 +371,11 @@ class TestValues:
         nib.save(label, item["label"])
         fault_of(item, "label", f"is stored in another orientation than its image ({code}, the image LAS); save it")
 
+    def test_label_with_a_flipped_axis_of_one_voxel_is_on_the_grid(self, tmp_path):
+        item = make_case(tmp_path, image=intensities((6, 5, 1)), label=labels((6, 5, 1)))
+        nib.save(nib.load(item["label"]).as_reoriented([[0, 1], [1, 1], [2, -1]]), item["label"])
+        assert check_case(item, CLASSES).shape == (6, 5, 1)
+
     def test_label_in_another_orientation_and_beside_its_image(self, item):
         label = nib.load(item["label"]).as_reoriented([[0, -1], [1, 1], [2, 1]])
         label.affine[0, 3] += 3

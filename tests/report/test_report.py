@@ -206,6 +206,37 @@ def test_methods_on_other_test_cases_are_not_tested_against_one_another(tmp_path
     }  # fmt: skip
 
 
+def test_full_data_of_other_seeds_and_other_test_cases_is_no_target(tmp_path, sketched):
+    for seed in range(2):
+        write_run(tmp_path / f"random{seed}", [0.6, 0.7, 0.75], seed=seed)
+        split = {**SPLIT, "test": SPLIT["test"][:-5]}
+        write_run(tmp_path / f"full{seed}", [0.5], [ALL], seed=7 + seed, method="full", split=split)
+    content = report(tmp_path)
+    assert "full-data Dice was reached" not in content
+    assert rows(tmp_path, "labels_to_reach.csv") == []
+
+
+def test_methods_with_other_targets_are_not_ranked(tmp_path, sketched):
+    for seed in range(4):
+        write_run(tmp_path / f"full{seed}", [0.7 if seed < 2 else 0.8], [ALL], seed=seed, method="full")
+    for seed in range(2):
+        write_run(tmp_path / f"a{seed}", [0.6, 0.7, 0.8], seed=seed, acquisition="bald")
+        write_run(tmp_path / f"b{seed}", [0.6, 0.7, 0.8], seed=2 + seed)
+    content = report(tmp_path)
+    assert "The labels to reach 100 % of the full-data Dice are not ranked" in content
+    assert "fewest labels" not in content.split("##")[0]
+
+
+def test_runs_of_people_name_no_data_set_and_are_compared(tmp_path, sketched):
+    for seed in range(2):
+        write_run(tmp_path / f"random{seed}", [0.6, 0.7, 0.75], seed=seed)
+        other = {"dataset": {"name": "people", "fingerprint": None}}
+        write_run(tmp_path / f"a{seed}", [0.6, 0.7, 0.7 + 0.1 * seed], seed=seed, acquisition="bald", record=other)
+    assert "different data sets" not in report(tmp_path)
+    (pair,) = rows(tmp_path, "differences.csv")
+    assert pair["seeds"] == "2"
+
+
 def test_a_last_round_without_a_test_dice_is_told(small):
     write_run(small / "ours_1", [0.6, 0.72, math.nan], seed=1, acquisition="entropy_mi")
     assert "ours_1 has no test Dice in its last round; its final one is that of 8 labels." in report(small)

@@ -80,7 +80,7 @@ def _passed_over(path: Path) -> bool:
 
 def _wrong_name(shown: str, name: str, cases: Collection[str], taken: Collection[str]) -> str:
     case = case_id(name)
-    near = max((known for known in cases if name.casefold().startswith(known.casefold())), key=len, default=None)
+    near = max((known for known in cases if _begins_with(name, known)), key=len, default=None)
     if case is None:
         hint = "" if near is None else f"; save it as NIfTI, {near}{NIFTI_SUFFIXES[0]}"
         return f"{shown} is not a label: its name must be that of the image, <case>.nii.gz{hint}."
@@ -88,3 +88,8 @@ def _wrong_name(shown: str, name: str, cases: Collection[str], taken: Collection
         return f"{shown} is not taken: {case} is in a held-out set, whose labels are fixed."
     hint = "" if near is None else f"; did you mean {near}{NIFTI_SUFFIXES[0]}?"
     return f"{shown} is not a label: there is no image of the name {case}{hint or '.'}"
+
+
+def _begins_with(name: str, case: str) -> bool:
+    """Whether a file's name is a case's, whatever the capitals, with something behind it: case_1_seg, not case_10."""
+    return name.casefold().startswith(case.casefold()) and not name[len(case) : len(case) + 1].isalnum()

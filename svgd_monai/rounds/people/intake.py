@@ -217,7 +217,7 @@ class Intake:
                 logger.info("%s is declined (%s) and leaves the pool.", case, why)
             declined[case] = {"reason": why, "time": known["time"] if known else now()}
         for case in sorted(self.ledger.declined.keys() - declined):
-            if not self.ledger.labels.get(case):
+            if case in self.data.pool and not self.ledger.labels.get(case):
                 shown = f"{LABELS_FOLDER}/{DECLINED_FILE}"
                 logger.info("%s is back in the pool: %s no longer declines it.", case, shown)
         self.ledger.declined = declined

@@ -101,9 +101,12 @@ class PeopleLearning(ActiveLearning):
                 self._round(len(self.people.training) - 1).rank_again()
             self._take_in()
             try:
-                if finished and not (self.people.unlabelled and len(self.people.training) <= self.rounds):
+                last = self._round(max(len(self.people.training) - 1, 0))
+                if finished and state.is_done(self.people, last, self.rounds):
                     logger.info("The run in %s is finished; a higher number of rounds continues it.", self.folder.root)
                     return
+                if finished:
+                    self.folder.reopen()
                 self.folder.check_files()
                 preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
                 volumes, flags_file = Path(self.settings["cache_dir"]) / "volumes", self.folder.root / FLAGS_FILE
@@ -139,7 +142,7 @@ class PeopleLearning(ActiveLearning):
             last = number == len(self.people.training) - 1
             goes_on = last and number < self.rounds
             datalist = state.begun(self._round(number), goes_on, self.people, self.data, self.dataset)
-            final = number == self.rounds or not datalist.unlabeled
+            final = number == self.rounds or (last and not (datalist.unlabeled or self.people.fresh))
             # Its worklist, or the record's "finished", is written when the hooks have been called.
             new = final or len(self.people.worklists) <= number + 1
             if new and self.writer is None:  # a command that only waits leaves no event file
@@ -233,7 +236,7 @@ class PeopleLearning(ActiveLearning):
         if datalist.unlabeled or self.settings["keep_labelled"]:
             stages.score(final)
         else:
-            stages.score_nothing()
+            stages.score_nothing(final)
 
     def _record(self, number: int, final: bool) -> None:
         """The round's row of the curve, its queries in the ledger, and its advice."""

@@ -120,6 +120,19 @@ def begun(each: Round, goes_on: bool, ledger: PeopleLedger, data: PeopleData, da
     return datalist
 
 
+def is_done(ledger: PeopleLedger, last: Round, rounds: int) -> bool:
+    """Whether a finished run is still so: images and labels may have come since, and files may have gone.
+
+    Args:
+        ledger: of the run.
+        last: the last round that has begun.
+        rounds: K.
+    """
+    begun = len(ledger.training)
+    more = begun <= rounds and bool(ledger.unlabelled or ledger.fresh)
+    return not more and last.complete(final=True) and last.run.curve_rows() >= begun
+
+
 def with_content(datalist: RoundDatalist, data: PeopleData) -> RoundDatalist:
     """The items with the hash of their files' content as ``fingerprint``.
 

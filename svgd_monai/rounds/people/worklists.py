@@ -67,7 +67,10 @@ class Worklists:
             self.ledger.worklists.append([])
         listed = self.ledger.worklists[number]
         eligible = sorted(set(self.ledger.unlabelled) - {entry.case for entry in listed})
-        entries = self._cold(eligible) if number == 0 else self._scored(number - 1, eligible)
+        if number == 0:
+            entries = self._cold(eligible, int(self.settings["initial_labelled"]))
+        else:
+            entries = self._scored(number - 1, eligible) or self._joined(eligible)
         double = min(int(self.settings["double_annotated"]), len(entries))
         known = {case: entry.annotators for case in eligible if (entry := self.ledger.entry(case)) is not None}
         annotators = self.settings["annotators"] or []
@@ -86,8 +89,13 @@ class Worklists:
                 self.handout.link(number, [self.data.pool[case] for case in self.ledger.outstanding(number)])
                 write_sheet(self.handout.folder(number), number, self.ledger, complaints, self.handout.classes)
 
-    def _cold(self, eligible: Sequence[str]) -> list[Entry]:
-        count, seed = int(self.settings["initial_labelled"]), derive_seed(self.settings["seed"], "cold start")
+    def _joined(self, eligible: Sequence[str]) -> list[Entry]:
+        """Images that have joined since the pool was scored, where all that were scored are declined or labelled."""
+        entries = self._cold(eligible, int(self.settings["queries_per_round"]))
+        return [replace(entry, why=f"joined after the pool was scored; {entry.why}") for entry in entries]
+
+    def _cold(self, eligible: Sequence[str], count: int) -> list[Entry]:
+        seed = derive_seed(self.settings["seed"], "cold start")
         if self.settings["cold_start"] == "random":
             chosen: list[tuple[str, float | None]] = [(case, None) for case in random_order(eligible, seed)[:count]]
         else:

@@ -11,11 +11,11 @@ def run_environment(threads: int | None, workers: int) -> dict[str, str]:
     """The environment of a run's process.
 
     Args:
-        threads: of the process. None leaves them to ``OMP_NUM_THREADS`` where that is set, or else shares out the cores
-            that this process may use; a job scheduler may have lent a few of the machine's.
+        threads: of the process. None shares out the cores that this process may use (a job scheduler may have lent a
+            few of the machine's), but gives no run more than ``OMP_NUM_THREADS``, where that is set.
         workers: runs at a time.
     """
-    if threads is None and _THREADS in os.environ:
-        return dict(os.environ)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {**os.environ, _THREADS: str(threads or max(1, cores // workers))}
+    share = max(1, cores // workers)
+    found = os.environ.get(_THREADS, "")
+    return {**os.environ, _THREADS: str(threads or (min(int(found), share) if found.isdecimal() else share) or 1)}

@@ -124,6 +124,8 @@ class TestHandedFiles:
         [
             ("Case_10.nii.gz", "no image of the name Case_10; did you mean case_10.nii.gz?"),
             ("case_10.seg.nrrd", "must be that of the image, <case>.nii.gz; save it as NIfTI, case_10.nii.gz."),
+            ("case_11.nrrd", "must be that of the image, <case>.nii.gz."),
+            ("case_12.nii.gz", "there is no image of the name case_12."),
             ("notes.docx", "must be that of the image, <case>.nii.gz."),
         ],
     )

@@ -217,6 +217,49 @@ def test_a_run_whose_pool_was_exhausted_goes_on_when_images_join(pool, tmp_path)
     assert [row["unique_labels"] for row in curve(team.folder)] == ["3", "5"]
 
 
+def test_labels_that_come_after_the_end_are_trained_on(pool, tmp_path):
+    images = tmp_path / "images"
+    add_images(pool, images, (5, 6, 7))
+    team = Team(pool, tmp_path / "run", images=images, rounds=2)
+    team.works()
+    team.label(*team.worklist(0))
+    assert "The pool is exhausted" in team.works()
+    add_images(pool, images, (8, 9))
+    assert "Worklist 1, 2 cases" in team.works()
+    assert json.loads((team.folder / "run.json").read_text())["finished"] is False
+    team.label("phantom_mr_008", "phantom_mr_009")
+    team.works()
+    assert [row["unique_labels"] for row in curve(team.folder)] == ["3", "5"]
+    add_images(pool, images, [10])
+    team.label("phantom_mr_010")  # with its image, and no command between
+    team.works()
+    assert [row["unique_labels"] for row in curve(team.folder)] == ["3", "5", "6"]
+    assert "is finished" in team.works()
+    whole = (team.folder / "learning_curve.csv").read_bytes()
+    for left in (whole.splitlines(keepends=True)[:2], []):
+        (team.folder / "learning_curve.csv").write_bytes(b"".join(left))
+        team.works()
+        assert (team.folder / "learning_curve.csv").read_bytes() == whole
+
+
+def test_images_that_join_while_all_others_are_declined_are_asked_for(pool, tmp_path):
+    images = tmp_path / "images"
+    add_images(pool, images, range(5, 10))
+    team = Team(pool, tmp_path / "run", images=images, rounds=1)
+    team.works()
+    team.label(*team.worklist(0))
+    team.works()
+    team.note("declined.txt", *(f"{case}: blurred" for case in team.worklist(1)))
+    add_images(pool, images, (10, 11))
+    assert "2 to do" in team.works()
+    joined = team.table(1)[-2:]
+    assert {row["case"] for row in joined} == {"phantom_mr_010", "phantom_mr_011"}
+    assert all(row["why"].startswith("joined after the pool was scored; ") for row in joined)
+    team.label("phantom_mr_010", "phantom_mr_011")
+    assert "complete" in team.works()
+    assert [row["unique_labels"] for row in curve(team.folder)] == ["3", "5"]
+
+
 def test_a_finished_run_that_takes_more_rounds_asks_of_what_is_unlabelled_by_then(pool, tmp_path):
     images = tmp_path / "images"
     add_images(pool, images, range(5, 12))
