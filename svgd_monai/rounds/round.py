@@ -116,16 +116,33 @@ class Round:
             write_json(self.folder / QUERIES_FILE, [])
 
     def rank_again(self) -> None:
-        """Write a lost ranking anew, where this is the newest round with scores: they hold all that is in it.
+        """Write a lost ranking anew, or an older round's, where this is the newest round with scores.
+
+        They hold all that is in it. It is an older round's where a stop came while lost scores were made again.
 
         Raises:
             RunFolderError: the scores are damaged.
         """
         scores = self.folder / SCORES_FILE
-        if scores.is_file() and not self.run.ranking_file.is_file():
+        if not scores.is_file():
+            return
+        ranked = self._ranked()
+        try:
             with removable():
-                rows = read_table(scores)
-            write_ranking(self.run.ranking_file, [row for row in rows if row["labelled"] == "false"])
+                rows = [row for row in read_table(scores) if row["labelled"] == "false"]
+        except RunFolderError:
+            if ranked is None:
+                raise
+            return  # who needs the scores says so
+        if ranked != [row["case"] for row in rows]:
+            write_ranking(self.run.ranking_file, rows)
+
+    def _ranked(self) -> list[str] | None:
+        """The cases of the ranking; None where it is lost or damaged."""
+        try:
+            return [row["case"] for row in read_table(self.run.ranking_file)]
+        except (OSError, RunFolderError, KeyError):
+            return None
 
     def queries(self) -> list[str]:
         """The chosen cases, best first.

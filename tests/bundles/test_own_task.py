@@ -13,9 +13,11 @@ import torch
 import yaml
 from command import TINY, run_bundle, words
 from monai.bundle import ConfigParser
+from monai.networks.nets import BasicUNet
 from printed import printed_commands, run_printed
 from two_channels import CLASSES, make_two_channels
 
+from svgd_monai.committee import committee_mean
 from svgd_monai.workflow import wire
 
 HEADING = "## A bundle for my own task"
@@ -155,6 +157,12 @@ class TestMistakes:
     def test_a_ct_of_two_channels_is_named(self, bundle, at_desk, tmp_path):
         keys = {"committee_file": "runs/full/model.pt", "output_dir": tmp_path / "out"}
         pancreas = bundle.parent / "pancreas_ct_svgd"
+        line = self.end(pancreas, (), "inference", dataset_dir="MyTask/imagesTr", **keys)
+        assert line.startswith("runs/full/model.pt holds another network than the configuration builds")
+        unet = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "features": TINY["features"]}
+        committee = committee_mean(lambda: BasicUNet(**unet), TINY["num_particles"])
+        torch.save(committee.state_dict(), tmp_path / "model.pt")
+        keys["committee_file"] = tmp_path / "model.pt"
         line = self.end(pancreas, (), "inference", dataset_dir="MyTask/imagesTr", **keys)
         assert re.match(
             r"Case phantom_mr_001: \S+ has 2 channels \(its shape is \(.*, 2\)\), but there must be 1 \(and 19 ", line

@@ -7,6 +7,9 @@ import signal
 import pytest
 from runs import KEYS, arguments, curve, outcome, run
 
+from svgd_monai.acquisition.handler import write_ranking
+from svgd_monai.files import read_csv
+
 ROUNDS = KEYS["rounds"]
 
 
@@ -146,6 +149,23 @@ def test_a_run_goes_on_without_a_file_that_may_be_removed(name, uninterrupted, p
     lists = [(folder / "round_001/datalist.json").read_bytes() for folder in (copy, uninterrupted)]
     assert lists[0] == lists[1]
     assert (copy / name).is_file() == (name != "round_000/times.json")
+
+
+def test_what_a_stop_has_left_of_an_earlier_round_is_made_again(uninterrupted, phantom_mr, tmp_path):
+    """A stop while a finished run is mended: the curve is cut, or the ranking is that of the round that was scored."""
+    copy = tmp_path / "run"
+    shutil.copytree(uninterrupted, copy)
+    curve, ranking = copy / "learning_curve.csv", copy / "ranking.csv"
+    curve.write_bytes(b"".join(curve.read_bytes().splitlines(keepends=True)[:2]))
+    older = [row for row in read_csv(copy / "round_000/scores.csv") if row["labelled"] == "false"]
+    write_ranking(ranking, older)
+    assert ranking.read_bytes() != (uninterrupted / "ranking.csv").read_bytes()
+    assert run(arguments(phantom_mr, copy)).code == 0
+    assert outcome(copy) == outcome(uninterrupted)
+    assert ranking.read_bytes() == (uninterrupted / "ranking.csv").read_bytes()
+    written = ranking.stat().st_mtime_ns
+    assert run(arguments(phantom_mr, copy)).code == 0
+    assert ranking.stat().st_mtime_ns == written
 
 
 def test_a_finished_run_without_a_committee_is_not_trained_anew(uninterrupted, phantom_mr, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from svgd_monai.errors import RunFolderError
@@ -156,26 +158,36 @@ class PeopleLedger:
             )  # fmt: skip
         return {
             "oracle": "people",
-            "cases": {case: self._record(case) for case in sorted(self.images)},
+            "cases": self._records(),
             "held_out": self.held_out,
             "rounds": rounds,
             "worklists": [[asdict(entry) for entry in entries] for entries in self.worklists],
             "refused": self.refused,
         }
 
-    def _record(self, case: str) -> dict[str, Any]:
-        rounds = [n for n, (t, v) in enumerate(zip(self.training, self.validation, strict=True)) if case in (*t, *v)]
-        minutes = {key: value for key, value in self.minutes.items() if key == case or key.endswith(f"/{case}")}
+    def _records(self) -> dict[str, dict[str, Any]]:
+        """A record per case; each round is looked through once, however many the cases."""
+        first: dict[str, int] = {}
+        for number, used in enumerate(zip(self.training, self.validation, strict=True)):
+            first.update((case, number) for case in chain(*used) if case not in first)
+        drawn = Counter(case for chosen in self.queries for case in set(chosen))
+        minutes: dict[str, dict[str, float]] = {}
+        for key, value in self.minutes.items():
+            minutes.setdefault(key.rpartition("/")[2], {})[key] = value
+        validating = set(self.kept_validation)
         return {
-            "image_sha256": self.images[case],
-            "role": "validation" if case in self.kept_validation else "pool",
-            "labelled": bool(self.labels.get(case)),
-            "labelled_in_round": rounds[0] if rounds else None,
-            "times_drawn": sum(case in chosen for chosen in self.queries),
-            "declined": self.declined.get(case),
-            "labels": [asdict(label) for label in self.labels.get(case, [])],
-            "minutes": minutes,
-            "agreement": self.agreement.get(case),
+            case: {
+                "image_sha256": self.images[case],
+                "role": "validation" if case in validating else "pool",
+                "labelled": bool(self.labels.get(case)),
+                "labelled_in_round": first.get(case),
+                "times_drawn": drawn[case],
+                "declined": self.declined.get(case),
+                "labels": [asdict(label) for label in self.labels.get(case, [])],
+                "minutes": minutes.get(case, {}),
+                "agreement": self.agreement.get(case),
+            }
+            for case in sorted(self.images)
         }
 
     @classmethod
@@ -227,9 +239,9 @@ def training_list(
         labelled: the labelled cases.
         validation: the validation cases, which never train.
     """
-    usable = set(labelled) - set(validation)
-    again = [case for case in redrawn if case in set(previous)]
-    new = sorted(usable - set(previous))
+    usable, trained = set(labelled) - set(validation), set(previous)
+    again = [case for case in redrawn if case in trained]
+    new = sorted(usable - trained)
     return [case for case in (*previous, *again, *new) if case in usable]
 
 

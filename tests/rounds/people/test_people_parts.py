@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 from svgd_monai.data import RoundDatalist, write_datalist
@@ -254,6 +255,21 @@ class TestLedger:
         ledger = PeopleLedger(images={"1": "", "11": ""}, minutes={"11": 3.0, "ann/1": 2.0})
         cases = ledger.as_dict()["cases"]
         assert (cases["1"]["minutes"], cases["11"]["minutes"]) == ({"ann/1": 2.0}, {"11": 3.0})
+
+    def test_records_are_those_of_their_definitions(self):
+        rng = np.random.default_rng(0)
+        ledger = self.ledger()
+        draws = [sorted(map(str, rng.choice(CASES, 4, replace=False))) for _ in range(12)]
+        ledger.training, ledger.validation, ledger.queries = draws[:4], [[], *draws[4:7]], draws[7:10]
+        ledger.minutes = {"case_1": 1.0, "ann/case_1": 2.0, "bob/case_10": 3.0, "gone": 4.0}
+        ledger.images["case_10"] = "sha"
+        for case, record in ledger.as_dict()["cases"].items():
+            used = [n for n in range(4) if case in (*ledger.training[n], *ledger.validation[n])]
+            assert record["labelled_in_round"] == (used[0] if used else None)
+            assert record["times_drawn"] == sum(case in chosen for chosen in ledger.queries)
+            assert record["role"] == ("validation" if case in draws[6] else "pool")
+            own = {key: value for key, value in ledger.minutes.items() if key in (case, f"ann/{case}", f"bob/{case}")}
+            assert record["minutes"] == own
 
     def test_a_round_counts_what_is_new_in_it(self):
         ledger = self.ledger()
