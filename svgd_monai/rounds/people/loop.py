@@ -101,8 +101,7 @@ class PeopleLearning(ActiveLearning):
                 self._round(len(self.people.training) - 1).rank_again()
             self._take_in()
             try:
-                last = self._round(max(len(self.people.training) - 1, 0))
-                if finished and state.is_done(self.people, last, self.rounds):
+                if finished and state.is_done(self.people, self.folder, self.rounds):
                     logger.info("The run in %s is finished; a higher number of rounds continues it.", self.folder.root)
                     return
                 if finished:

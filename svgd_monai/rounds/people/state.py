@@ -22,7 +22,7 @@ from svgd_monai.files import read_json, write_json
 from svgd_monai.rounds.people.advice import ADVICE_FILE
 from svgd_monai.rounds.people.ledger import PeopleLedger
 from svgd_monai.rounds.round import Round
-from svgd_monai.rounds.run_folder import removable
+from svgd_monai.rounds.run_folder import RunFolder, removable
 
 logger = logging.getLogger(__name__)
 
@@ -120,17 +120,17 @@ def begun(each: Round, goes_on: bool, ledger: PeopleLedger, data: PeopleData, da
     return datalist
 
 
-def is_done(ledger: PeopleLedger, last: Round, rounds: int) -> bool:
-    """Whether a finished run is still so: images and labels may have come since, and files may have gone.
+def is_done(ledger: PeopleLedger, folder: RunFolder, rounds: int) -> bool:
+    """Whether a finished run is still so: images and labels may have come since, and tables may have gone.
 
     Args:
         ledger: of the run.
-        last: the last round that has begun.
+        folder: the run's.
         rounds: K.
     """
     begun = len(ledger.training)
     more = begun <= rounds and bool(ledger.unlabelled or ledger.fresh)
-    return not more and last.complete(final=True) and last.run.curve_rows() >= begun
+    return not more and not folder.lacks_tables(begun)
 
 
 def with_content(datalist: RoundDatalist, data: PeopleData) -> RoundDatalist:

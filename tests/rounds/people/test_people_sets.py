@@ -240,6 +240,10 @@ def test_labels_that_come_after_the_end_are_trained_on(pool, tmp_path):
         (team.folder / "learning_curve.csv").write_bytes(b"".join(left))
         team.works()
         assert (team.folder / "learning_curve.csv").read_bytes() == whole
+    committee = team.folder / "round_002/committee.pt"
+    committee.unlink()  # for its size: no wish for another training
+    assert "is finished" in team.works()
+    assert not committee.exists()
 
 
 def test_images_that_join_while_all_others_are_declined_are_asked_for(pool, tmp_path):
