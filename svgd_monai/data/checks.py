@@ -22,9 +22,10 @@ from svgd_monai.data.entries import Item
 from svgd_monai.data.nifti import Volume, read_volume
 from svgd_monai.errors import DataError
 
-#: How far, in voxels, a label's affine may place a corner of the volume beside its image's. What was written as a
-#: quaternion is turned a little, which grows with the distance from the first voxel.
-AFFINE_TOLERANCE = 0.1
+AFFINE_TOLERANCE = 1e-3  # in voxels, of each entry
+#: How far, in voxels, a label's affine may place a corner of the volume beside its image's: what is turned or scaled a
+#: little lies the further beside it, the further it is from the first voxel.
+CORNER_TOLERANCE = 0.1
 #: The orientation transform that changes nothing: each axis stays, and its direction.
 _AS_STORED = [[0, 1], [1, 1], [2, 1]]
 NAMED_CASES = 5
@@ -154,7 +155,11 @@ def _beside(image: NDArray[np.float64], label: NDArray[np.float64], shape: Seque
     """How far in mm each corner of a volume lies beside itself by two affines; 0 for all where they agree."""
     corners = np.array([[*corner, 1] for corner in product(*((0, side - 1) for side in shape))]).T
     beside = (label - image) @ corners
-    agree = np.abs(np.linalg.solve(image, beside)).max() <= AFFINE_TOLERANCE
+    spacing = np.linalg.norm(image[:3, :3], axis=0).min()
+    agree = (
+        np.abs(label - image).max() <= AFFINE_TOLERANCE * spacing
+        and np.abs(np.linalg.solve(image, beside)).max() <= CORNER_TOLERANCE
+    )
     return np.zeros(len(corners.T)) if agree else np.linalg.norm(beside, axis=0)
 
 

@@ -80,8 +80,8 @@ class FileAffineReader(NibabelReader):
 class OneGridd(Transform):
     """Puts the label on the very grid of its image.
 
-    Their affines agree to a tenth of a voxel (:func:`~svgd_monai.data.checks.check_case`), but one that was written
-    as a quaternion differs in the last digits, and what follows works out the grid of each by itself: MONAI's
+    Their affines agree (:func:`~svgd_monai.data.checks.check_case`), but one that was written as a quaternion
+    differs in the last digits, and what follows works out the grid of each by itself: MONAI's
     ``Spacingd`` begins at the corner or half a difference of voxels beside it, as a number is 0 or 1e-7.
     """
 
