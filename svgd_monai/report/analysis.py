@@ -102,7 +102,7 @@ class Analysis:
         span: the label counts that all methods share; None where these are not two.
         areas: (S,) for each method that queries, by seed; NaN throughout for a method of which a run has no curve.
         pairs: all pairs of methods that query, in the order of their names.
-        full_dice: (F,) final test Dice of the full-data runs.
+        full_dice: (F,) final test Dice of the full-data runs that can be compared with a run that queries.
         reach: by method and share; empty without a full-data run.
     """
 

@@ -82,7 +82,8 @@ def test_the_balance_of_an_ensemble_holds_the_norms_of_its_terms(prior_std, size
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("likelihood_scale", 0), ("likelihood_scale", math.inf), ("prior_std", 1e-20), ("prior_std", math.nan),
+    [("likelihood_scale", 0), ("likelihood_scale", math.inf), ("prior_std", 1e-200), ("prior_std", 1e-20),
+     ("prior_std", math.nan),
      ("max_norm", -1), ("repulsion", math.nan), ("repulsion", -math.inf)],
 )  # fmt: skip
 def test_a_number_that_no_step_can_be_made_with_is_refused(key, value):

@@ -273,12 +273,14 @@ class TestLedger:
 
     def test_a_round_counts_what_is_new_in_it(self):
         ledger = self.ledger()
-        ledger.labels = {"case_1": [label(presegmentation_dice=0.5)], "case_2": [label()],
+        ledger.labels = {"case_1": [label(presegmentation_dice=0.5)], "case_2": [label(presegmentation_dice=0.7)],
                          "case_4": [label(presegmentation_dice=0.9)]}  # fmt: skip
         ledger.training = [["case_1"], ["case_1", "case_1", "case_4"]]
         ledger.validation, ledger.queries = [["case_2"], ["case_2"]], [["case_1"], ["case_1", "case_4"]]
         assert [ledger.unique_labels(number) for number in (0, 1)] == [2, 3]
-        assert [ledger.agreement_with_presegmentation(number) for number in (0, 1)] == [[0.5, None], [0.9]]
+        assert [ledger.agreement_with_presegmentation(number) for number in (0, 1)] == [[0.5, 0.7], [0.9]]
+        ledger.labels["case_1"] = [label()]  # nothing to compare it with
+        assert ledger.agreement_with_presegmentation(0) == [None, 0.7]
         content = ledger.as_dict()
         assert [each["new_labels"] for each in content["rounds"]] == [["case_1", "case_2"], ["case_4"]]
         first = {case: content["cases"][case]["labelled_in_round"] for case in CASES[1:5]}
