@@ -1,9 +1,10 @@
 """Atomic writes: a reader sees the old file or the whole new one, never a part.
 
 Every file that this package leaves behind goes through :func:`write_bytes`: temporary file in the same folder,
-``fsync``, ``os.replace``, ``fsync`` of the folder (the recipe of ``rename(2)``). A crash leaves at most a file that
-ends in :data:`TEMPORARY_SUFFIX`, which nothing reads. Caches of a file a case leave out ``fsync``: it takes most of the
-time of writing a small file, and what a machine without power loses of them is found damaged, and made again.
+``fsync``, ``os.replace``, ``fsync`` of the folder (the recipe of ``rename(2)``). A crash leaves at most a temporary
+file, which nothing reads (see :mod:`svgd_monai.temporaries`). Caches of a file a case leave out ``fsync``: it takes
+most of the time of writing a small file, and what a machine without power loses of them is found damaged, and made
+again.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from typing import Any, NoReturn
 import torch
 
 from svgd_monai.errors import RunFolderError
-
-TEMPORARY_SUFFIX = ".tmp"
+from svgd_monai.temporaries import temporary_path
 
 #: What zipfile and torch raise on a file that is none of theirs or is damaged, depending on the bytes.
 _LOAD_ERRORS = (
@@ -65,7 +65,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, durable: bool = Tr
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = temporary_path(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -81,29 +81,6 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, durable: bool = Tr
     if durable:
         _sync_folder(path.parent)
     return path
-
-
-def remove_temporaries(folder: Path, below: str = "") -> None:
-    """Remove what killed processes have half written; what living ones of this machine write stays, as all else does.
-
-    Args:
-        folder: where; one that is not there holds nothing.
-        below: a pattern of folders in it, with a slash at its end, such as ``round_*/``; "" is the folder itself.
-    """
-    for path in folder.glob(f"{below}*{TEMPORARY_SUFFIX}"):
-        process = path.name.removesuffix(TEMPORARY_SUFFIX).rpartition(".")[2]
-        if process.isdecimal() and path.is_file() and (int(process) == os.getpid() or not _lives(int(process))):
-            path.unlink(missing_ok=True)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
 
 
 def write_text(path: str | os.PathLike[str], content: str) -> Path:

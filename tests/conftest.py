@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from svgd_monai.data import make_phantom
-from svgd_monai.files import TEMPORARY_SUFFIX
+from svgd_monai.temporaries import temporary_path
 
 PHANTOM_CASES = 20
 #: Seconds that a long test may take, on a machine that does other work as well; pyproject.toml has the others'.
@@ -36,7 +36,7 @@ def left():
     """Puts beside a file what a killed process leaves of it, and tells where."""
 
     def leave(path):
-        temporary = path.with_name(f"{path.name}.4194304{TEMPORARY_SUFFIX}")  # no process has so high a number
+        temporary = temporary_path(path, process=4194304)  # no process has so high a number
         temporary.write_bytes(b"half")
         return temporary
 

@@ -13,18 +13,17 @@ import torch
 
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import (
-    TEMPORARY_SUFFIX,
     read_csv,
     read_json,
     read_torch,
     reason,
-    remove_temporaries,
     write_bytes,
     write_csv,
     write_json,
     write_text,
     write_torch,
 )
+from svgd_monai.temporaries import TEMPORARY_SUFFIX
 
 
 def names(folder):
@@ -113,17 +112,6 @@ def test_the_content_reaches_the_disk_before_its_name_and_the_folder_after(tmp_p
     monkeypatch.setattr(Path, "replace", spy_replace)
     write_bytes(path, b"whole content")
     assert acts == [("fsync", "file", 13), ("replace", b"whole content"), ("fsync", "folder")]
-
-
-def test_what_a_killed_process_has_left_goes_and_what_a_living_one_writes_stays(tmp_path, left):
-    dead = left(tmp_path / "a").suffixes[-2]
-    own, other, users = (tmp_path / f"a.{who}.tmp" for who in (os.getpid(), os.getppid(), "notes"))
-    for path in (own, other, users):
-        path.write_bytes(b"half")
-    folder = tmp_path / f".Task04{dead}.tmp"
-    folder.mkdir()
-    remove_temporaries(tmp_path)
-    assert set(tmp_path.iterdir()) == {folder, other, users}
 
 
 def test_text_is_utf_8_with_the_line_ends_given(tmp_path):

@@ -21,10 +21,11 @@ from svgd_monai.acquisition.strategies import get_strategy, select
 from svgd_monai.acquisition.uncertainty import maps_from_statistics
 from svgd_monai.acquisition.view import PoolView, ScoreOptions
 from svgd_monai.errors import DataError, SettingsError
-from svgd_monai.files import remove_temporaries, write_csv, write_json
+from svgd_monai.files import write_csv, write_json
 from svgd_monai.processes import gathered, is_first, processes
 from svgd_monai.seeding import derive_seed
 from svgd_monai.statistics import EXTRA_CHANNELS, mean_probability
+from svgd_monai.temporaries import remove_temporaries
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,9 @@ from svgd_monai.committee.particles import Particles
 from svgd_monai.committee.progress import PROGRESS_FILE, TrainingRecord, TrainingState, read_progress, validated
 from svgd_monai.committee.trainer import CommitteeTrainer
 from svgd_monai.errors import RunFolderError, SettingsError
-from svgd_monai.files import remove_temporaries, write_json, write_torch
+from svgd_monai.files import write_json, write_torch
 from svgd_monai.processes import everyones, is_first
+from svgd_monai.temporaries import remove_temporaries
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from monai.apps import DecathlonDataset, download_url, extractall
 
 from svgd_monai.data.entries import is_file, is_folder
 from svgd_monai.errors import DataError
-from svgd_monai.files import TEMPORARY_SUFFIX, reason
+from svgd_monai.files import reason
+from svgd_monai.temporaries import TEMPORARY_SUFFIX
 
 MD5 = {
     "Task04_Hippocampus": "9d24dba78a72977dbd1d2e110310f31b",

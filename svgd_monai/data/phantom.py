@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from svgd_monai.data import phantom_ct, phantom_mr
 from svgd_monai.errors import DataError, RunFolderError, SettingsError
-from svgd_monai.files import TEMPORARY_SUFFIX, read_json, reason, write_bytes, write_json
+from svgd_monai.files import read_json, reason, write_bytes, write_json
+from svgd_monai.temporaries import TEMPORARY_SUFFIX
 
 GENERATOR_VERSION = 1  # raised by every change that changes bytes
 

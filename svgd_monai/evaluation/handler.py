@@ -16,9 +16,10 @@ from svgd_monai.data.datalist import read_classes
 from svgd_monai.data.roles import RoundDatalist
 from svgd_monai.data.spatial import FileAffineReader
 from svgd_monai.evaluation.cases import CaseResult, case_rows, measure_case, summarise_results
-from svgd_monai.files import remove_temporaries, write_csv, write_json
+from svgd_monai.files import write_csv, write_json
 from svgd_monai.processes import gathered, is_first
 from svgd_monai.statistics import STATISTICS
+from svgd_monai.temporaries import remove_temporaries
 
 logger = logging.getLogger(__name__)
 

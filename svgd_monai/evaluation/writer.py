@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from svgd_monai.errors import SettingsError
 from svgd_monai.evaluation.transforms import UNCERTAINTY
-from svgd_monai.files import remove_temporaries, write_bytes, write_csv
+from svgd_monai.files import write_bytes, write_csv
 from svgd_monai.statistics import VOTES, agreement_row
+from svgd_monai.temporaries import remove_temporaries
 
 logger = logging.getLogger(__name__)
 

@@ -20,12 +20,12 @@ class CommitteeStrategy(Strategy):
     An annotator who asks again gets the leased image again, until it is labelled. Annotators are told apart by the
     ``client_id`` of their requests; a request without one always gets another image. Where no image has a score, images
     go out in the order of their names, as MONAI Label's strategy ``first`` has it, with a line in the log; images
-    without a score come behind those with one. Scores of an earlier committee count until there are new ones, behind
-    these.
+    without a score come behind those with one. Scores of an earlier committee, or of another acquisition strategy than
+    the present one (``--conf acquisition``), count until there are new ones, behind these.
 
     Args:
         name: of the scoring method whose records decide.
-        scorer: of the bundle; says which committee is the present one.
+        scorer: of the bundle; says which committee and which acquisition strategy are the present ones.
         leases: shared by all strategies on a datastore.
     """
 
@@ -62,11 +62,11 @@ class CommitteeStrategy(Strategy):
         return {"id": image, **{key: record[key] for key in ("rank", "score") if key in record}}
 
     def _ranked(self, images: Sequence[str], datastore: Datastore) -> list[str]:
-        """Images best first: those that the present committee scored, then those of an earlier one, then the rest."""
+        """Images best first: those with a score of the present kind, then those with an earlier one, then the rest."""
         records = {image: self._record(image, datastore) for image in images}
-        version = self.scorer.version()
+        present = {"committee": self.scorer.version(), "acquisition": self.scorer.acquisition}
         scored = [image for image in images if records[image]]
-        stale = [image for image in scored if records[image].get("committee") != version]
+        stale = [image for image in scored if any(records[image].get(key) != present[key] for key in present)]
         if images and not scored:
             logger.warning(
                 "%s: no image has a score yet, they go out in the order of their names; run the scoring method %s",
@@ -74,7 +74,12 @@ class CommitteeStrategy(Strategy):
                 self.name,
             )
         elif stale:
-            logger.info("%s: %d of %d scores are of an earlier committee", self.name, len(stale), len(scored))
+            logger.info(
+                "%s: %d of %d scores are of an earlier committee or another strategy",
+                self.name,
+                len(stale),
+                len(scored),
+            )
         behind = dict.fromkeys(stale, 1) | {image: 2 for image in images if not records[image]}
         return sorted(images, key=lambda image: (behind.get(image, 0), records[image].get("rank", 0), image))
 

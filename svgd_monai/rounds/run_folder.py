@@ -13,9 +13,10 @@ from svgd_monai.committee.keeper import COMMITTEE_FILE, TRAINING_FILE
 from svgd_monai.committee.progress import PROGRESS_FILE
 from svgd_monai.errors import RunFolderError
 from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
-from svgd_monai.files import check_torch, read_csv, read_json, remove_temporaries, write_json
+from svgd_monai.files import check_torch, read_csv, read_json, write_json
 from svgd_monai.rounds.curve import TIMES_FILE
 from svgd_monai.rounds.record import continued_record
+from svgd_monai.temporaries import remove_temporaries
 
 DATALIST_FILE = "datalist.json"
 

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 #: Keys of a configuration that are its own machinery and not handed on.
 MACHINERY = ("_meta_", "imports", "initialize", "run", "finalize", "steps")
 _STEPS = "steps"
+_LEFT = f"A part of the configuration, such as a hook or a handler, has ended one process of this run; {GO_ON}."
 
 
 class _Terminated(KeyboardInterrupt):
@@ -155,6 +156,11 @@ def boundary() -> Iterator[None]:
         raise SystemExit(one_voice(f"Terminated; {GO_ON}." if meeting() is None else TERMINATED)) from None
     except KeyboardInterrupt:
         raise SystemExit(one_voice(f"Interrupted; {GO_ON}.")) from None
+    except SystemExit as end:  # a part's of the user's, or of a boundary within
+        word = one_voice(_LEFT)
+        if meeting() is None or end.code:
+            raise
+        raise SystemExit(word) from None  # with status 0 the launcher would wait for the others, and they for this one
     except Exception as error:
         sentence = sentence_of(error) or lost_process(error)
         if sentence is None:

@@ -410,8 +410,8 @@ def test_the_result_is_there_only_when_the_training_is_complete(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
 
 
-def test_what_a_killed_training_left_half_written_goes(tmp_path):
-    (tmp_path / "training.pt.4194304.tmp").write_bytes(b"half")  # no process has so high a number
+def test_what_a_killed_training_left_half_written_goes(tmp_path, left):
+    left(tmp_path / "training.pt")
     train(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["committee.pt", "training.json"]
 

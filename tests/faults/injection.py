@@ -94,7 +94,7 @@ class _Hook:
             raise self._refusal(path)
 
     def _point(self, act, path):
-        path = re.sub(r"\.\d+\.tmp$", "", path)
+        path = re.sub(r"\.\d+\.[0-9a-f]{16}\.tmp$", "", path)
         if path.startswith("tensorboard" + os.sep):
             path = "tensorboard/events"
         self.seen[act, path] += 1

@@ -193,6 +193,18 @@ def test_scores_of_an_earlier_committee_are_known_as_stale(scoring, strategy, sc
     assert {record["committee"] for record in records(datastore).values() if record} == {scorer.version()}
 
 
+def test_scores_of_another_strategy_are_known_as_stale(scoring, strategy, scorer, datastore, studies, caplog):
+    scoring({}, datastore)
+    old = records(datastore)
+    scorer.acquisition = "bald"  # as after a restart with --conf acquisition bald
+    with caplog.at_level(logging.INFO):
+        assert old[ask(strategy, datastore, "a")]["rank"] == 1, "the best that is known"
+    assert "5 of 5 scores are of an earlier committee or another strategy" in caplog.text
+    last = max(studies.unlabelled, key=lambda image: old[image]["rank"])
+    datastore.update_image_info(last, {KEY: {**old[last], "acquisition": "bald"}})
+    assert ask(strategy, datastore, "b") == last, "a score of the present strategy comes first"
+
+
 @pytest.mark.parametrize("record", [7, "best", {}, {"rank": "first"}, {"rank": None}, []])
 def test_a_record_that_is_none_counts_as_no_score(record, strategy, datastore, studies):
     datastore.update_image_info(max(studies.unlabelled), {KEY: record})

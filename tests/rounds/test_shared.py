@@ -94,6 +94,17 @@ def test_a_process_that_dies_ends_the_run_with_a_sentence_and_one_process_goes_o
     assert outcome(tmp_path) == outcome(alone)
 
 
+def test_a_hook_that_exits_in_one_process_ends_all_with_a_sentence(phantom_mr, tmp_path):
+    """With status 0, which tells a launcher to wait for the others."""
+    overlay = tmp_path / "leave.yaml"
+    leave = "$lambda run, number: __import__('sys').exit(0)"
+    overlay.write_text(f'hooks: [{{_target_: types.SimpleNamespace, before_round: "{leave}"}}]\n')
+    codes, errors = run_together(arguments(phantom_mr, tmp_path / "run", OVERLAY, overlay), timeout=60)
+    assert codes == [1, 1]
+    assert errors[0].splitlines()[-1].startswith("A part of the configuration, such as a hook or a handler, has ended")
+    assert "A part of the configuration" not in errors[1]
+
+
 @pytest.mark.long
 def test_two_processes_go_on_with_a_training_that_had_but_to_write_its_end(alone, phantom_mr, tmp_path):
     """The first is done at once, and removes what the other has yet to read."""

@@ -15,7 +15,7 @@ import yaml
 
 from svgd_monai.data.check_cache import CHECKS_FILE
 from svgd_monai.errors import RunFolderError
-from svgd_monai.files import read_json, remove_temporaries, write_bytes, write_text
+from svgd_monai.files import read_json, write_bytes, write_text
 from svgd_monai.report.build import write_report
 from svgd_monai.rounds.first import QUERY_KEYS
 from svgd_monai.rounds.lock import BUSY, is_locked
@@ -35,6 +35,7 @@ from svgd_monai.rounds.study.state import (
     summary,
     write_table,
 )
+from svgd_monai.temporaries import remove_temporaries
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,71 @@
+"""Names of files that are being written, and the removal of what killed processes leave of them.
+
+Machines may share a folder (a study's, a cache), and process ids repeat from one to the next, in containers above all.
+So a name says which machine and which process writes, and holds a token, so that no two writes ever share a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import secrets
+import time
+from pathlib import Path
+
+TEMPORARY_SUFFIX = ".tmp"
+
+#: Seconds after which a temporary file of another machine, whose processes cannot be seen from here, is nobody's.
+ABANDONED = 24 * 3600.0
+
+_NAME = re.compile(rf".+\.(?P<process>\d+)\.(?P<machine>[0-9a-f]{{8}})[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}")
+
+
+def temporary_path(path: Path, process: int | None = None) -> Path:
+    """A new name beside ``path``, to write to before it gets that one's.
+
+    Args:
+        path: the file to be.
+        process: who writes; None: this process.
+    """
+    process = os.getpid() if process is None else process
+    return path.with_name(f"{path.name}.{process}.{_machine()}{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+
+
+def remove_temporaries(folder: Path, below: str = "") -> None:
+    """Remove what killed processes have half written; what living ones write stays, as all else does.
+
+    What another machine writes stays for a day (:data:`ABANDONED`) after it was last written to.
+
+    Args:
+        folder: where; one that is not there holds nothing.
+        below: a pattern of folders in it, with a slash at its end, such as ``round_*/``; "" is the folder itself.
+    """
+    for path in folder.glob(f"{below}*{TEMPORARY_SUFFIX}"):
+        name = _NAME.fullmatch(path.name)
+        if name is not None and path.is_file() and _is_left(path, int(name["process"]), name["machine"]):
+            path.unlink(missing_ok=True)
+
+
+def _is_left(path: Path, process: int, machine: str) -> bool:
+    if machine == _machine() and (process == os.getpid() or not _lives(process)):
+        return True
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED
+    except FileNotFoundError:  # it has just got its name
+        return False
+
+
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
