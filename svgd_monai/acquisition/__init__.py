@@ -23,7 +23,15 @@ from svgd_monai.acquisition.uncertainty import (
     maps_from_statistics,
     variance,
 )
-from svgd_monai.acquisition.view import PairInformation, PoolView, Query, ScoreFunction, ScoreOptions, Strategy
+from svgd_monai.acquisition.view import (
+    ImageEntropies,
+    PairInformation,
+    PoolView,
+    Query,
+    ScoreFunction,
+    ScoreOptions,
+    Strategy,
+)
 
 __all__ = [
     "NORMALISE_NAMES",
@@ -32,6 +40,7 @@ __all__ = [
     "UNCERTAINTY_NAMES",
     "UNITS",
     "AcquisitionHandler",
+    "ImageEntropies",
     "InformationStore",
     "PairInformation",
     "PoolInformation",

@@ -17,7 +17,7 @@ COLD_STARTS = ("diversity", "random")
 
 
 def farthest_first(
-    cases: Sequence[str], pairs: PairInformation, count: int, seed: int
+    cases: Sequence[str], pairs: PairInformation, count: int, seed: int, known: Sequence[str] = ()
 ) -> list[tuple[str, float | None]]:
     """Cases that share least with one another: the farthest-first traversal (Gonzalez 1985, Theor. Comput. Sci. 38).
 
@@ -30,19 +30,25 @@ def farthest_first(
         pairs: (rows, columns) -> mutual information in nats, NaN where an image is constant. Such a case comes last,
             for it is unlike all others without having anything to show.
         count: K, cases to choose; fewer where there are fewer.
-        seed: of the first case.
+        seed: of the first case, where nothing is known.
+        known: cases that count as chosen before; those whose image is constant have no say.
 
     Returns:
-        Case ids in the order of their choice; with each, the greatest mutual information with those chosen before it,
-        in nats: None for the first, and where it is undefined.
+        Case ids in the order of their choice; with each, the greatest mutual information with those known or chosen
+        before it, in nats: None for the first where nothing is known, and where it is undefined.
     """
     ids = sorted(set(cases))
     nearest = torch.full((len(ids),), -torch.inf, dtype=torch.float64)
+    if known and ids:
+        information = pairs(ids, known)
+        defined = information[:, ~information.isnan().all(0)]
+        nearest = _joined(nearest, defined) if defined.numel() else nearest
+    begun = bool((nearest > -torch.inf).any())
     result: list[tuple[str, float | None]] = []
     left = np.ones(len(ids), dtype=bool)
     drawn = random_order(ids, seed)
     while len(result) < min(count, len(ids)):
-        if not result:
+        if not result and not begun:
             position = _first_defined(ids, drawn, pairs)
         else:
             candidates = np.flatnonzero(left)

@@ -58,7 +58,9 @@ def _statistics(item: Mapping[str, Any]) -> Tensor:
     if not members and "pred" in item:
         members = [item["pred"]]
     if not members:
-        raise ValueError(f"the evaluator's output has neither statistics nor predictions, only {sorted(item)}.")
+        raise ValueError(
+            f"the evaluator's output has neither statistics nor predictions, only {sorted(map(str, item))}."
+        )
     return summarise(_probabilities(torch.as_tensor(member)[None]) for member in members)[0]
 
 

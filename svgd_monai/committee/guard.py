@@ -26,7 +26,7 @@ COLLAPSED = 1e-4
 #: Replacements in one training after which another would not help.
 LIMIT = 20
 
-#: What torch's optimisers call an average of gradients or the last step, whose sign is a particle's own.
+#: What torch's optimisers call an average of gradients or the last step.
 _FIRST_MOMENTS = {"exp_avg", "momentum_buffer", "grad_avg", "prev"}
 _REMEDY = (
     "the learning_rate is likely too high, or an image is not scaled: "
@@ -55,8 +55,9 @@ class ParticleGuard:
 
     ``restore`` puts a particle back to its last good state, which is that of the epoch's start (the last validation);
     one that fails again in the same epoch, and any under ``resample``, becomes a copy of a healthy particle, drawn at
-    random, with noise. Its first moments in the optimiser become 0, all else there the mean of the healthy particles':
-    with second moments of 0 its next steps would be several times the learning rate. ``stop`` ends the training.
+    random, with noise. Its first moments in the optimiser become 0, and so does what else may be below 0 there, for it
+    points in a particle's own direction. All else becomes the mean of the healthy particles': with second moments of 0
+    its next steps would be several times the learning rate. ``stop`` ends the training.
 
     On a GPU the flags of a step are read when the next one begins, or the epoch ends: the particle is kept from the
     others within the step, on the device, and the host waits for nothing that has not been computed long ago.
@@ -204,4 +205,6 @@ class ParticleGuard:
         self.network.values[member] = row
         for name, value in self.optimizer.state.get(self.network.values, {}).items():
             if torch.is_tensor(value) and value.shape == self.network.values.shape:
-                value[member] = 0.0 if name in _FIRST_MOMENTS else value[healthy].mean(0)
+                others = value[healthy]
+                directed = name in _FIRST_MOMENTS or bool((others < 0).any())
+                value[member] = 0.0 if directed else others.mean(0)

@@ -76,8 +76,8 @@ class PosteriorStep:
             raise SettingsError(f"committee: {committee!r} is not one of {', '.join(COMMITTEES)}.")
         for name, value in (("likelihood_scale", likelihood_scale), ("prior_std", prior_std), ("max_norm", max_norm)):
             # Beyond, squares of what it is multiplied with, and of its inverse, leave single precision.
-            if value is not None and not 1e-9 <= value <= 1e9:
-                raise SettingsError(f"{name}: {value!r} is not between 1e-9 and 1e9.")
+            if value is not None and not 1e-6 <= value <= 1e6:
+                raise SettingsError(f"{name}: {value!r} is not between 1e-6 and 1e6.")
         if not math.isfinite(repulsion):
             raise SettingsError(f"repulsion: {repulsion!r} is not finite.")
         self.committee = committee

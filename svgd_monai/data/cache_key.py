@@ -15,7 +15,7 @@ import monai
 from svgd_monai.errors import SettingsError
 
 #: Goes up when the package's own transforms give other values for the same arguments.
-FORMAT = 2
+FORMAT = 3
 #: Packages whose code a version or :data:`FORMAT` stands for, or that do not decide values.
 _KNOWN = frozenset({"monai", "svgd_monai", "torch", "numpy"}) | sys.stdlib_module_names
 

@@ -141,10 +141,12 @@ def _check_geometry(image: Volume, label: Volume) -> None:
     turn = ornt_transform(io_orientation(label.affine), io_orientation(image.affine))
     turned = label.affine @ inv_ornt_aff(turn, shapes[0])
     if not np.array_equal(turn, _AS_STORED) and not _beside(image.affine, turned, shapes[1]).any():
+        shape = tuple(shapes[0][axis] for axis in np.argsort(turn[:, 0]))
+        cut = "" if shape == shapes[1] else f" and is {shape} where that is {shapes[1]}"
         stored, wanted = ("".join(map(str, aff2axcodes(volume.affine))) for volume in (label, image))
         raise DataError(
-            f"{label.path} is stored in another orientation than its image ({stored}, the image {wanted}); save it on "
-            "the image's own grid."
+            f"{label.path} is stored in another orientation than its image ({stored}, the image {wanted}){cut}; "
+            "save it on the image's own grid."
         )
     if shapes[0] != shapes[1]:
         raise DataError(f"{label.path} has the shape {shapes[0]}, but its image has {shapes[1]}.")
@@ -153,7 +155,11 @@ def _check_geometry(image: Volume, label: Volume) -> None:
 
 def _beside(image: NDArray[np.float64], label: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:
     """How far in mm each corner of a volume lies beside itself by two affines; 0 for all where they agree."""
-    corners = np.array([[*corner, 1] for corner in product(*((0, side - 1) for side in shape))]).T
+    # A single slice counts as two, for its thickness and its axis are the file's as well; which way it looks shows
+    # nowhere.
+    single = np.array([*(side == 1 for side in shape), False])
+    label = np.where(single & ((label * image)[:3].sum(0) < 0), -label, label)
+    corners = np.array([[*corner, 1] for corner in product(*((0, max(side - 1, 1)) for side in shape))]).T
     beside = (label - image) @ corners
     spacing = np.linalg.norm(image[:3, :3], axis=0).min()
     agree = (

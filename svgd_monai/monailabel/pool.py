@@ -212,7 +212,7 @@ class PoolScorer:
             rng=np.random.default_rng(derive_seed(derive_seed(seed, "acquisition", 0), "acquisition")),
             pairs=None if source is None else source.pairs,
             labelled_cases=tuple(labelled),
-            entropies=None if source is None else source.entropies,
+            entropies=getattr(source, "entropies", None),
         )
         scores, _ = select(strategy, view, options, count, keep_labelled=False)
         return [

@@ -66,7 +66,7 @@ class Pair:
 class Reach:
     """Labels that a method takes to reach a share of the full-data Dice, both at the seeds that both have.
 
-    Where they have none in common, each is at all seeds of its own.
+    Where they have none in common, each is at all seeds of its own. Runs of other data or test cases are left out.
 
     Attributes:
         seeds: n, the method's.
@@ -74,7 +74,7 @@ class Reach:
         labels: unique labels, infinite where never reached.
         low: lower end of the bootstrap interval.
         high: its upper end, infinite where some draws never reach.
-        last: the curve's last count; of what more labels would give nothing is known.
+        last: the last count that all of the method's runs have; of what more labels would give nothing is known.
         at_the_end: reached at that count only, so that nothing shows that it stays.
         at_the_start: reached at the first count already, so that fewer may do.
         validation: validation cases, which cost labels as well; None where the runs differ or do not say.
@@ -214,12 +214,13 @@ def _compare(a: str, runs_a: Sequence[Run], b: str, runs_b: Sequence[Run]) -> Pa
 def _at_same_seeds(runs: Sequence[Run], others: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run]]:
     """Both without the seeds that the other lacks, for some seeds are easy; all of both where they share none.
 
-    None of either where no run of one can be compared with one of the other.
+    What measured other data or test cases is left out: a seed that both have, or a run of ``others``.
     """
     by_seed = {run.seed: run for run in others}
     shared = [run for run in runs if run.seed in by_seed]
     if not shared:
-        return (runs, others) if all(a.comparable(b) for a in runs for b in others) else ([], [])
+        comparable = [other for other in others if all(other.comparable(run) for run in runs)]
+        return (runs, comparable) if comparable else ([], [])
     seeds = {run.seed for run in shared if run.comparable(by_seed[run.seed])}
     return [run for run in runs if run.seed in seeds], [run for run in others if run.seed in seeds]
 

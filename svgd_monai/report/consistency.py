@@ -86,6 +86,12 @@ def _data(study: Study) -> Iterable[str]:
             left_out = "; seeds at which two methods' differ are left out of their difference" if role == "test" else ""
             yield f"The runs have different {role} cases; their Dice cannot be compared directly{left_out}."
     queried = [run for each in study.queried.values() for run in each]
+    full = sorted({full.seed for full in study.full_data if not all(full.comparable(run) for run in queried)})
+    if full:
+        yield (
+            f"The full-data runs of seed {listed(full)} have other data or test cases than some of the others; what "
+            "they cannot be compared with is given without them."
+        )
     unlike = [
         seed
         for seed in sorted({run.seed for run in queried})

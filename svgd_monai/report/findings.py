@@ -87,7 +87,7 @@ def _corrected(evidence: Evidence) -> str:
         return ""
     power = [power for power in evidence.powers if power.method is None][-1]
     needed = detectable_difference(power.spread, power.seeds, LEVEL / tested)
-    return f"; to be found after it among {tested} pairs, with n = {power.seeds}, takes {number(needed)}"
+    return f"; it must be {number(needed)} to survive it among {tested} pairs as often, with n = {power.seeds}"
 
 
 def _count_significant(tested: Sequence[Pair]) -> str:
@@ -107,18 +107,20 @@ def headline_labels(evidence: Evidence) -> Iterator[str]:
     reach, reference = evidence.analysis.reach, reference_method(evidence.study)
     missed = None
     for share in reversed(SHARES):
-        reached = {m: r for (m, s), r in reach.items() if s == share and math.isfinite(r.labels)}
+        every = {method: reach[method, share] for method in evidence.analysis.by_area if (method, share) in reach}
+        reached = {method: r for method, r in every.items() if math.isfinite(r.labels)}
         if not reached:
             missed = share
             continue
-        if len({round(r.target, 6) for r in reached.values()}) > 1:
+        if len({round(r.target, 6) for r in every.values()}) > 1:
+            targets = [f"{method} {number(r.target)} (n = {r.seeds})" for method, r in every.items()]
             yield (
                 f"The labels to reach {percent(share)} of the full-data Dice are not ranked: the methods share other "
-                "seeds with the full data, and so have other targets."
+                f"seeds with the full data, and so have other targets: {listed(targets, _NAMED)}."
             )
             return
         least = min(r.labels for r in reached.values())
-        first = [name for name in evidence.analysis.by_area if name in reached and reached[name].labels == least]
+        first = [name for name, r in reached.items() if r.labels == least]
         text = (
             f"{percent(share)} of the full-data Dice was reached with the fewest labels by {listed(first, _NAMED)} "
             f"(n = {span(reached[name].seeds for name in first)}): {reach_text(reached[first[0]])}"
@@ -136,7 +138,7 @@ def headline_labels(evidence: Evidence) -> Iterator[str]:
 def _censored(reach: Mapping[tuple[str, float], Reach], name: str) -> str:
     """A method that has not reached a share: not that it never would."""
     last = next((r.last for (method, _), r in reach.items() if method == name), None)
-    return "could not be compared with it" if last is None else f"had not within its {last:g} labels"
+    return "could not be compared with it" if last is None else f"had not reached it within its {last:g} labels"
 
 
 def pair_sentence(pair: Pair) -> str:
@@ -156,10 +158,10 @@ def reach_text(reach: Reach) -> str:
     text = label_count(reach.labels)
     if reach.pool:
         text += f" of {reach.pool} ({percent(reach.labels / reach.pool)})"
+    if reach.at_the_start:
+        text += ", already at its first label count (fewer may do),"
     if reach.validation:
         text += f" besides {count(reach.validation, 'validation case')}"
-    if reach.at_the_start:
-        text += ", its first label count, so fewer may do"
     return f"{text}, but only at the curve's last label count" if reach.at_the_end else text
 
 

@@ -12,7 +12,7 @@ from svgd_monai.report.study import Study
 
 @dataclass(frozen=True)
 class AgainstFull:
-    """A method against the full data, at the seeds that both have.
+    """A method against the full data, at the seeds that both have with the same data and test cases.
 
     Attributes:
         method: its name.
@@ -33,7 +33,7 @@ class AgainstFull:
 
 
 def against_full(study: Study) -> list[AgainstFull]:
-    """Every method that queries and has a seed in common with the full data.
+    """Every method that queries and has a seed in common with the full data, of the same data and test cases.
 
     Args:
         study: the runs.

@@ -46,6 +46,24 @@ def test_each_case_is_the_one_whose_nearest_chosen_case_is_farthest(seed):
         assert chosen[place][1] == pytest.approx(nearest[cases[place]])
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_known_cases_count_as_chosen_before(seed):
+    names = [f"case_{n}" for n in range(9)]
+    values = symmetric(9, seed)
+    values[8, :] = values[:, 8] = np.nan  # a known one that is constant has no say
+    table = Table(values, names)
+    chosen = farthest_first(names[:5], table, 3, seed, known=names[5:])
+    before = names[5:8]
+    for case, shared in chosen:
+        left = [name for name in names[:5] if name not in before]
+        nearest = {n: max(float(table.values[table.place[n], table.place[other]]) for other in before) for n in left}
+        assert case == min(nearest, key=lambda name: (nearest[name], name))
+        assert shared == pytest.approx(nearest[case])
+        before.append(case)
+    assert farthest_first(names[:5], table, 3, seed, known=names[8:]) == farthest_first(names[:5], table, 3, seed)
+    assert farthest_first([], table, 3, seed, known=names[5:]) == []
+
+
 def test_two_groups_are_both_represented():
     values = np.full((6, 6), 0.1)
     values[:3, :3] = values[3:, 3:] = 2.0

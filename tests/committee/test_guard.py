@@ -160,6 +160,28 @@ def test_the_optimisers_rows_of_a_replaced_particle_begin_anew(optimizer):
         torch.testing.assert_close(value[1], expected)
 
 
+class Lookahead(torch.optim.SGD):
+    """With states of names that torch does not have, as optimisers of others."""
+
+    def step(self, closure=None):
+        result = super().step(closure)
+        for group in self.param_groups:
+            for values in group["params"]:
+                state = self.state[values]
+                state["exp_avg_slow"] = state.get("exp_avg_slow", 0) + values.grad
+                state["hessian"] = state.get("hessian", 0) + values.grad.square()
+        return result
+
+
+def test_what_points_in_a_particles_own_direction_begins_at_0_by_whatever_name():
+    trainer = spoil(make(optimizer=lambda p, lr: Lookahead(p, lr=lr)), 1, [6])
+    trainer.run()
+    state = trainer.optimizer.state[trainer.network.values]
+    assert state["exp_avg_slow"][[0, 2]].abs().sum() > 0
+    torch.testing.assert_close(state["exp_avg_slow"][1], torch.zeros_like(state["exp_avg_slow"][1]))
+    torch.testing.assert_close(state["hessian"][1], state["hessian"][[0, 2]].mean(0))
+
+
 @pytest.mark.parametrize("policy", ["restore", "resample", "stop"])
 def test_a_committee_without_a_finite_particle_stops_with_advice(policy):
     trainer = make(on_bad_particle=policy)

@@ -371,6 +371,20 @@ class TestValues:
         nib.save(label, item["label"])
         fault_of(item, "label", f"is stored in another orientation than its image ({code}, the image LAS); save it")
 
+    def test_label_in_another_orientation_and_cut_off(self, item):
+        label = nib.load(item["label"]).slicer[:3].as_reoriented([[1, 1], [0, 1], [2, 1]])
+        nib.save(label, item["label"])
+        fault_of(item, "label", "another orientation", "(ALS, the image LAS) and is (3, 5, 6) where that is (4, 5, 6)")
+
+    @pytest.mark.parametrize("column", [(0, 0, 5), (0, 0.4, 1)])
+    def test_a_single_slice_has_a_thickness_and_a_direction(self, tmp_path, column):
+        item = make_case(tmp_path, image=intensities((6, 5, 1)), label=labels((6, 5, 1)))
+        label = nib.load(item["label"])
+        affine = label.affine.copy()
+        affine[:3, 2] = column
+        nib.save(nib.Nifti1Image(np.asarray(label.dataobj), affine), item["label"])
+        fault_of(item, "label", "affine that differs")
+
     def test_label_with_a_flipped_axis_of_one_voxel_is_on_the_grid(self, tmp_path):
         item = make_case(tmp_path, image=intensities((6, 5, 1)), label=labels((6, 5, 1)))
         nib.save(nib.load(item["label"]).as_reoriented([[0, 1], [1, 1], [2, -1]]), item["label"])

@@ -171,7 +171,7 @@ def test_a_curve_that_stops_early_is_not_said_to_have_failed(tmp_path, sketched)
         write_run(tmp_path / f"full{seed}", [0.8], [ALL], seed=seed, method="full")
     content = report(tmp_path)
     assert "svgd/bald (n = 2): 14 of 45" in content
-    assert "; svgd/random had not within its 8 labels." in content
+    assert "; svgd/random had not reached it within its 8 labels." in content
     table = content.split("## Labels to reach")[1]
     assert "–: not within the labels of its runs" in table
     area = content.split("## Area under the budget curve")[1]
@@ -214,6 +214,12 @@ def test_full_data_of_other_seeds_and_other_test_cases_is_no_target(tmp_path, sk
     content = report(tmp_path)
     assert "full-data Dice was reached" not in content
     assert rows(tmp_path, "labels_to_reach.csv") == []
+    note = "The full-data runs of seed 7, 8 have other data or test cases than some of the others; what they cannot"
+    assert note in content
+
+    write_run(tmp_path / "full9", [0.75], [ALL], seed=9, method="full")
+    report(tmp_path)
+    assert {row["target_dice"] for row in rows(tmp_path, "labels_to_reach.csv") if row["share"] == "1.0"} == {"0.75"}
 
 
 def test_methods_with_other_targets_are_not_ranked(tmp_path, sketched):
@@ -224,7 +230,19 @@ def test_methods_with_other_targets_are_not_ranked(tmp_path, sketched):
         write_run(tmp_path / f"b{seed}", [0.6, 0.7, 0.8], seed=2 + seed)
     content = report(tmp_path)
     assert "The labels to reach 100 % of the full-data Dice are not ranked" in content
+    assert "and so have other targets: svgd/bald 0.7000 (n = 2), svgd/random 0.8000 (n = 2)." in content
     assert "fewest labels" not in content.split("##")[0]
+
+
+def test_a_method_that_misses_another_target_is_not_ranked_either(tmp_path, sketched):
+    for seed in range(4):
+        write_run(tmp_path / f"full{seed}", [0.7 if seed < 2 else 0.8], [ALL], seed=seed, method="full")
+    for seed in range(2):
+        write_run(tmp_path / f"a{seed}", [0.6, 0.7, 0.75], seed=seed, acquisition="bald")
+        write_run(tmp_path / f"b{seed}", [0.6, 0.7, 0.79], seed=2 + seed)
+    content = report(tmp_path)
+    assert "The labels to reach 100 % of the full-data Dice are not ranked" in content
+    assert "had not reached it" not in content
 
 
 def test_runs_of_people_name_no_data_set_and_are_compared(tmp_path, sketched):
@@ -265,7 +283,7 @@ def test_the_difference_that_a_study_finds_after_correction_is_stated(tmp_path, 
         return sum(stats.nct.sf(sign * critical, 3, 2 * difference / spread) if sign > 0
                    else stats.nct.cdf(-critical, 3, 2 * difference / spread) for sign in (1, -1))  # fmt: skip
 
-    found = re.search(r"to be found after it among 3 pairs, with n = 4, takes (0\.\d+)\)\. Fix the number", content)
+    found = re.search(r"; it must be (0\.\d+) to survive it among 3 pairs as often, with n = 4\)\. Fix", content)
     assert chance(float(found[1]), 0.05 / 3) == pytest.approx(0.8, abs=0.01)
     assert float(found[1]) > float(pooled["detectable_difference"])
 

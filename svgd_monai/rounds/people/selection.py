@@ -103,6 +103,17 @@ def cold_entry(case: str, shared: float | None, rank: int, diverse: bool) -> Ent
     return Entry(case, why=why, terms={"mutual_information": shared})
 
 
+def joined_entry(case: str, shared: float | None, diverse: bool) -> Entry:
+    """Why a case is on a list that joined after the pool was scored."""
+    if not diverse:
+        why = "drawn at random"
+    elif shared is None:
+        why = "its image is constant after preprocessing; nothing better was left"
+    else:
+        why = f"shares at most {shared:.3f} nats with any case that is labelled or asked for"
+    return Entry(case, why=f"joined after the pool was scored; {why}", terms={"mutual_information": shared})
+
+
 def scored_entry(row: Mapping[str, str], place: int, unlabelled: int, queried: bool) -> Entry:
     """Why a case of the pool is on the list; expected structures are added with the pre-segmentation.
 

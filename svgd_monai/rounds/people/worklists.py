@@ -15,7 +15,7 @@ from svgd_monai.files import read_csv, write_json
 from svgd_monai.rounds.people.handout import Handout
 from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
 from svgd_monai.rounds.people.notes import Complaint
-from svgd_monai.rounds.people.selection import assign, cold_entry, next_cases, scored_entry
+from svgd_monai.rounds.people.selection import assign, cold_entry, joined_entry, next_cases, scored_entry
 from svgd_monai.rounds.people.sheet import write_sheet
 from svgd_monai.rounds.people.table import Assignments, read_assignments
 from svgd_monai.rounds.run_folder import RunFolder
@@ -70,7 +70,7 @@ class Worklists:
         if number == 0:
             entries = self._cold(eligible, int(self.settings["initial_labelled"]))
         else:
-            entries = self._scored(number - 1, eligible) or self._joined(eligible)
+            entries = self._scored(number - 1, eligible) or self._joined(eligible, [entry.case for entry in listed])
         double = min(int(self.settings["double_annotated"]), len(entries))
         known = {case: entry.annotators for case in eligible if (entry := self.ledger.entry(case)) is not None}
         annotators = self.settings["annotators"] or []
@@ -89,21 +89,29 @@ class Worklists:
                 self.handout.link(number, [self.data.pool[case] for case in self.ledger.outstanding(number)])
                 write_sheet(self.handout.folder(number), number, self.ledger, complaints, self.handout.classes)
 
-    def _joined(self, eligible: Sequence[str]) -> list[Entry]:
+    def _joined(self, eligible: Sequence[str], listed: Sequence[str]) -> list[Entry]:
         """Images that have joined since the pool was scored, where all that were scored are declined or labelled."""
-        entries = self._cold(eligible, int(self.settings["queries_per_round"]))
-        return [replace(entry, why=f"joined after the pool was scored; {entry.why}") for entry in entries]
+        known = sorted({*self.ledger.labelled, *listed} & set(self.data.pool))
+        chosen = self._unscored(eligible, int(self.settings["queries_per_round"]), known)
+        return [joined_entry(case, shared, self._diverse) for case, shared in chosen]
 
     def _cold(self, eligible: Sequence[str], count: int) -> list[Entry]:
+        chosen = self._unscored(eligible, count)
+        return [cold_entry(case, shared, rank, self._diverse) for rank, (case, shared) in enumerate(chosen, start=1)]
+
+    @property
+    def _diverse(self) -> bool:
+        return bool(self.settings["cold_start"] == "diversity")
+
+    def _unscored(
+        self, eligible: Sequence[str], count: int, known: Sequence[str] = ()
+    ) -> list[tuple[str, float | None]]:
+        """Cases without a score, each with the most that it shares with those before it, where that decides."""
         seed = derive_seed(self.settings["seed"], "cold start")
-        if self.settings["cold_start"] == "random":
-            chosen: list[tuple[str, float | None]] = [(case, None) for case in random_order(eligible, seed)[:count]]
-        else:
-            parser = self.stages.parser("acquire", datalist=RoundDatalist([], [], [], self.data.pool_items()))
-            pairs = parser.get_parsed_content("information").pairs
-            chosen = farthest_first(eligible, pairs, count, seed)
-        diverse = self.settings["cold_start"] == "diversity"
-        return [cold_entry(case, shared, rank, diverse) for rank, (case, shared) in enumerate(chosen, start=1)]
+        if not self._diverse:
+            return [(case, None) for case in random_order(eligible, seed)[:count]]
+        parser = self.stages.parser("acquire", datalist=RoundDatalist([], [], [], self.data.pool_items()))
+        return farthest_first(eligible, parser.get_parsed_content("information").pairs, count, seed, known)
 
     def _scored(self, number: int, eligible: Sequence[str]) -> list[Entry]:
         rows = read_csv(self.folder.round(number) / SCORES_FILE)

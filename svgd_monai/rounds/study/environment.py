@@ -17,5 +17,6 @@ def run_environment(threads: int | None, workers: int) -> dict[str, str]:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = max(1, cores // workers)
-    found = os.environ.get(_THREADS, "")
-    return {**os.environ, _THREADS: str(threads or (min(int(found), share) if found.isdecimal() else share) or 1)}
+    found = os.environ.get(_THREADS, "").split(",")[0].strip()  # the outermost level's; others are of nested regions
+    most = int(found) if found.isascii() and found.isdecimal() else share
+    return {**os.environ, _THREADS: str(threads or min(most, share) or 1)}

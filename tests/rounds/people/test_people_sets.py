@@ -259,6 +259,11 @@ def test_images_that_join_while_all_others_are_declined_are_asked_for(pool, tmp_
     joined = team.table(1)[-2:]
     assert {row["case"] for row in joined} == {"phantom_mr_010", "phantom_mr_011"}
     assert all(row["why"].startswith("joined after the pool was scored; ") for row in joined)
+    for row in joined:
+        shared = (
+            f"shares at most {float(row['mutual_information']):.3f} nats with any case that is labelled or asked for"
+        )
+        assert shared in row["why"]
     team.label("phantom_mr_010", "phantom_mr_011")
     assert "complete" in team.works()
     assert [row["unique_labels"] for row in curve(team.folder)] == ["3", "5"]

@@ -81,7 +81,17 @@ def test_threads_are_the_users_else_the_studys_else_the_cores_lent_to_it(monkeyp
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert run_environment(None, 1)["OMP_NUM_THREADS"] == "2"
     assert run_environment(3, 2)["OMP_NUM_THREADS"] == "3"
-    for found, workers, share in (("16", 2, "3"), ("4", 8, "1"), ("", 2, "3"), ("2,2", 3, "2"), ("0", 1, "1")):
+    for found, workers, share in (
+        ("16", 2, "3"),
+        ("4", 8, "1"),
+        ("", 2, "3"),
+        ("2,2", 3, "2"),
+        ("2,1", 1, "2"),
+        (" 4 ", 1, "4"),
+        ("x", 1, "6"),
+        ("²", 1, "6"),
+        ("0", 1, "1"),
+    ):
         monkeypatch.setenv("OMP_NUM_THREADS", found)
         assert run_environment(None, workers)["OMP_NUM_THREADS"] == share
     monkeypatch.delenv("OMP_NUM_THREADS")
