@@ -48,7 +48,7 @@ def test_without_a_difference_the_power_is_the_level():
     assert power_of(1e-9, 0.01, 4) == pytest.approx(LEVEL)
 
 
-@pytest.mark.parametrize(("effect", "seeds"), [(1.0, 5), (2.0, 3)])
+@pytest.mark.parametrize(("effect", "seeds"), [(1.0, 5), pytest.param(2.0, 3, marks=pytest.mark.long)])
 def test_simulated_studies_find_as_many_differences_as_the_power_says(effect, seeds):
     rng, studies = np.random.default_rng(0), 2000
     found = np.mean(

@@ -42,7 +42,11 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+#: Those at which least is at stake.
+LONG = ("in the first seconds", "between the run's record and its ledger", "between rounds")
+
+
+@pytest.mark.parametrize("moment", [pytest.param(m, marks=pytest.mark.long) if m in LONG else m for m in MOMENTS])
 def test_a_run_killed_and_started_again_equals_an_uninterrupted_one(moment, uninterrupted, phantom_mr, tmp_path):
     argv = arguments(phantom_mr, tmp_path)
     assert run(argv, deadly=MOMENTS[moment]).code == -signal.SIGKILL
