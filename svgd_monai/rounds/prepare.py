@@ -29,7 +29,9 @@ from svgd_monai.data import (
 from svgd_monai.data.entries import Item
 from svgd_monai.errors import SettingsError
 from svgd_monai.rounds.run_folder import RunFolder
+from svgd_monai.rounds.shared import SHARED
 from svgd_monai.rounds.stages import Stages
+from svgd_monai.workflow.targets import check_targets
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ def check_parts(stages: Stages, folder: RunFolder) -> None:
 
     Raises:
         SettingsError: an overlay would take the handlers from stages, the network does not take the window, the
-            optimiser cannot move particles, or a transform cannot be told from another.
+            optimiser cannot move particles, a transform cannot be told from another, or a component of a stage is not
+            there or takes other keywords.
     """
     if "handlers" in stages.overrides:
         raise SettingsError(
@@ -62,6 +65,8 @@ def check_parts(stages: Stages, folder: RunFolder) -> None:
         parser.get_parsed_content("loss")
         check_optimizer(parser.get_parsed_content("optimizer"))
         transform_key(parser.get_parsed_content("preprocessing").flatten().transforms)
+    for stage in SHARED:
+        check_targets(stages.parser(stage))
 
 
 def compares_voxels(settings: Mapping[str, Any]) -> bool:

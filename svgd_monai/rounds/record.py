@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,9 @@ def _record(
     return content
 
 
-def continued_record(found: Mapping[str, Any], record: Mapping[str, Any], root: Path, trained: bool) -> dict[str, Any]:
+def continued_record(
+    found: Mapping[str, Any], record: Mapping[str, Any], root: Path, trained: bool, unused: Collection[str] = ()
+) -> dict[str, Any]:
     """The record of a run that a command goes on with.
 
     Args:
@@ -95,10 +97,11 @@ def continued_record(found: Mapping[str, Any], record: Mapping[str, Any], root: 
         record: the command's.
         root: the folder, for the sentences.
         trained: whether anything of a training has been saved. If not, its keys and an overlay's components may differ.
+        unused: components that may differ even so, for nothing has been made with them.
 
     Returns:
-        ``found`` with what the command may change and has changed: ``rounds``, which may rise, and, if nothing was
-        trained, the keys of the training and the components.
+        ``found`` with what the command may change and has changed: ``rounds``, which may rise, components that have
+        made nothing, and, if nothing was trained, the keys of the training and all components.
 
     Raises:
         RunFolderError: they differ in more than may change; the sentence names the key.
@@ -138,7 +141,7 @@ def continued_record(found: Mapping[str, Any], record: Mapping[str, Any], root: 
     components = record["components"]
     if trained:
         for key in sorted(set(found["components"]) | set(components)):
-            if found["components"].get(key) != components.get(key):
+            if key not in unused and found["components"].get(key) != components.get(key):
                 raise RunFolderError(f"{key}: differs from the run in {root}; give another output_dir.")
     settings = {**before, **{key: value for key, value in now.items() if key in taken}}
     return {**found, "settings": settings, "components": components}

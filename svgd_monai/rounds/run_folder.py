@@ -97,6 +97,12 @@ class RunFolder:
         return self.curve_file.is_file() or self.ranking_file.is_file() or any(files)
 
     @property
+    def unused(self) -> frozenset[str]:
+        """Components, as ``run.json`` calls them, whose stage has left nothing yet: a mistake in one may be mended."""
+        results = {"stages#evaluate": METRICS_FILE, "stages#acquire": SCORES_FILE}
+        return frozenset(key for key, name in results.items() if not any(self.root.glob(f"round_*/{name}")))
+
+    @property
     def begun(self) -> bool:
         """Whether a run lies here that has made anything.
 
@@ -138,7 +144,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
             write_json(self.run_file, {**record, "finished": False})
             return False
-        goes_on = continued_record(found, record, self.root, self.holds_training)
+        goes_on = continued_record(found, record, self.root, self.holds_training, self.unused)
         if goes_on != found:
             write_json(self.run_file, {**goes_on, "finished": False})
             return False

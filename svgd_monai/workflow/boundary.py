@@ -29,8 +29,9 @@ from svgd_monai.errors import SettingsError
 from svgd_monai.seeding import use_deterministic_algorithms
 from svgd_monai.workflow.keys import KEYS
 from svgd_monai.workflow.meeting import TERMINATED, check_met, lost_process, meeting, one_voice
+from svgd_monai.workflow.overlays import check_overlays
 from svgd_monai.workflow.parts import note_parts
-from svgd_monai.workflow.sentences import GO_ON, sentence_of
+from svgd_monai.workflow.sentences import GO_ON, sentence_of, tell_cause
 from svgd_monai.workflow.settings import as_word, check_like, check_setting
 from svgd_monai.workflow.tracking import Tracking, check_tracking, tracking_keys
 
@@ -108,6 +109,8 @@ def enter() -> None:
         parser = caller.workflow.parser
         if parser.get("bundle_root", ".") == ".":
             parser["bundle_root"] = str(Path(caller.workflow.config_root_path).resolve().parent)
+        if caller.files:
+            check_overlays(caller.files, parser.get("stages"))
         _check_typed(caller)
         check_tracking(parser, caller.tracking)
         later = []
@@ -164,7 +167,8 @@ def boundary() -> Iterator[None]:
     except Exception as error:
         sentence = sentence_of(error) or lost_process(error)
         if sentence is None:
-            one_voice("")  # the traceback says it all
+            if one_voice("") == "":
+                tell_cause(error)
             raise
         logger.debug("ended by", exc_info=error)
         raise SystemExit(one_voice(sentence)) from None

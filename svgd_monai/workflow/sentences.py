@@ -6,11 +6,16 @@ import errno
 import os
 import pydoc
 import re
+import sys
+import traceback
+from collections.abc import Iterator
+from types import TracebackType
 
 import torch
 from monai.utils import OptionalImportError
 
 from svgd_monai.errors import SvgdMonaiError, causes
+from svgd_monai.files import reason
 
 GO_ON = "the same command goes on where this one stopped"
 #: What a file system says of itself, though not always of which file: TensorBoard's writer does not.
@@ -30,6 +35,37 @@ def sentence_of(error: BaseException | None) -> str | None:
             other = f"{found.filename}: {found.strerror}."
         other = other or _shortage(found) or _mistake(found)
     return other
+
+
+def tell_cause(error: BaseException) -> None:
+    """Have a line follow the traceback, whose own last one is MONAI's and names a component that is not to blame."""
+    first, *_ = reversed([error, *_raised_from(error)])
+    frames = traceback.extract_tb(first.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], ended: BaseException, trace: TracebackType | None) -> None:
+        sys.excepthook = before
+        before(kind, ended, trace)
+        if ended is not first and any(found is first for found in causes(ended)):
+            sys.stderr.write(f"It began with {reason(first)}{place}.\n")
+
+    sys.excepthook = hook
+
+
+def _raised_from(error: BaseException) -> Iterator[BaseException]:
+    """What an error was raised from, and so on; not what was merely handled as it was raised."""
+    seen = {id(error)}
+    while (cause := error.__cause__) is not None and id(cause) not in seen:  # they can go round in a circle
+        seen.add(id(cause))
+        yield cause
+        error = cause
+
+
+def no_component(name: str) -> str:
+    """The sentence of a name, in quotes, that stands for nothing."""
+    where = "the current folder, on PYTHONPATH or in an installed package"
+    return f"_target_: {name} is neither a component of MONAI's nor the path of one in {where}."
 
 
 def _handed_on(error: BaseException) -> str | None:
@@ -65,15 +101,15 @@ def _mistake(error: BaseException) -> str | None:
     if isinstance(error, pydoc.ErrorDuringImport):
         return f"_target_: {text}."
     if isinstance(error, OptionalImportError):
-        return f"A component needs a package that is not installed: {text}."
+        # Behind these words MONAI hands on the traceback of the import.
+        text = text.partition(" For details about installing")[0].partition(" Original traceback")[0]
+        return f"A component needs a package that is not installed: {text.rstrip('.')}."
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     place = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
     if place == "monai.utils.module" and isinstance(error, ModuleNotFoundError):
-        name = text.removeprefix("Cannot locate class or function path: ")
-        where = "the current folder, on PYTHONPATH or in an installed package"
-        return f"_target_: {name} is neither a component of MONAI's nor the path of one in {where}."
+        return no_component(text.removeprefix("Cannot locate class or function path: "))
     if place == "monai.utils.module" and isinstance(error, TypeError):  # the call itself, nothing within
         return f"_target_: {text}."
     if place == "monai.bundle.reference_resolver" and isinstance(error, ValueError):

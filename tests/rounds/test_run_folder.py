@@ -242,6 +242,27 @@ def test_before_a_training_is_saved_its_keys_and_the_components_bind_nobody(tmp_
         folder.open({**smaller, "settings": {**smaller["settings"], "batch_size": 2}})
 
 
+@pytest.mark.parametrize(("stage", "result"), [("evaluate", "metrics.json"), ("acquire", "scores.csv")])
+def test_a_stage_that_has_left_nothing_may_be_mended_behind_a_training(tmp_path, stage, result):
+    """A mistake in a file of its own shows when the round's training is there already."""
+    folder, key = RunFolder(tmp_path), f"stages#{stage}"
+    wrong, right, none = ({**RECORD, "components": {**RECORD["components"], **c}} for c in ({key: [1]}, {key: [2]}, {}))
+    folder.open(wrong)
+    (tmp_path / "round_000").mkdir()
+    (tmp_path / "round_000/committee.pt").touch()
+    for asked in (right, none, right):
+        assert folder.open(asked) is False
+        assert read_json(folder.run_file) == {**asked, "finished": False}
+    with pytest.raises(RunFolderError, match=r"^loss: differs from the run"):
+        folder.open({**right, "components": {key: [2]}})
+    with pytest.raises(RunFolderError, match=r"^stages#train: differs from the run"):
+        folder.open({**right, "components": {**right["components"], "stages#train": [1]}})
+    (tmp_path / "round_000" / result).touch()
+    for asked in (wrong, none):
+        with pytest.raises(RunFolderError, match=rf"^{key}: differs from the run"):
+            folder.open(asked)
+
+
 @pytest.mark.parametrize(
     "content", ['{"rounds": [{"queries": ["a"]}]}', '{"worklists": [[]]}', '{"refused": ["x"]}', "["]
 )

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import re
 import signal
+import sys
 import threading
 import time
 
@@ -182,6 +184,44 @@ class TestPassingThrough:
         with pytest.raises(type(error)) as caught, boundary():
             raise error
         assert caught.value is error
+
+    @pytest.mark.parametrize("again", [True, False])
+    def test_the_line_behind_the_traceback_tells_what_it_began_with(self, again, monkeypatch, capsys):
+        told = []
+        monkeypatch.setattr(sys, "excepthook", lambda *error: told.append(error[1]))
+        before = sys.excepthook
+
+        def begin():
+            try:
+                raise KeyError("relluu")
+            except KeyError:
+                raise ValueError("did you mean\n'relu'?")  # noqa: B904  (as MONAI does)
+
+        with pytest.raises(ValueError, match="did you") as first:
+            begin()
+        outer = wrapped(first.value, 2)
+        first.value.__cause__ = outer if again else None  # in a circle, or not
+        with pytest.raises(RuntimeError) as caught, boundary():
+            raise outer
+        last = RuntimeError("MONAI's last word")
+        last.__cause__ = caught.value
+        sys.excepthook(RuntimeError, last, None)
+        assert told == [last]
+        line = capsys.readouterr().err
+        assert re.fullmatch(r"It began with \w+: .+\n", line)
+        if not again:
+            assert line.startswith("It began with ValueError: did you mean 'relu'? (")
+            assert re.search(rf"\({re.escape(__file__)}, line \d+\)\.$", line.rstrip())
+        assert sys.excepthook is before
+
+    @pytest.mark.parametrize("other", [True, False])
+    def test_no_line_follows_another_error_or_one_that_is_its_own_cause(self, other, monkeypatch, capsys):
+        monkeypatch.setattr(sys, "excepthook", lambda *_: None)
+        error = ValueError("a bug")
+        with pytest.raises(ValueError, match="a bug"), boundary():
+            raise error
+        sys.excepthook(ValueError, ValueError("another") if other else error, None)
+        assert capsys.readouterr().err == ""
 
     def test_of_a_block_without_error(self):
         with boundary():
