@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from svgd_monai.errors import SvgdMonaiError
+from svgd_monai.temporaries import TEMPORARY_SUFFIX
 
 PARTS = ("bundles", "data_lists")
 
@@ -33,7 +35,7 @@ def shipped() -> Path:
 
 
 def copy_bundles(folder: Path) -> list[Path]:
-    """Copy the bundles and the data lists.
+    """Copy the bundles and the data lists: all of them, or nothing.
 
     Args:
         folder: where to; made when missing.
@@ -42,16 +44,26 @@ def copy_bundles(folder: Path) -> list[Path]:
         The bundles' folders.
 
     Raises:
-        BundlesError: ``folder`` holds bundles or data lists already.
+        BundlesError: ``folder`` holds bundles or data lists already, lies among what is copied, or has no room.
         OSError: the file system refuses.
     """
     source = shipped()
     for part in PARTS:
+        if folder.resolve().is_relative_to((source / part).resolve()):
+            raise BundlesError(f"{folder} lies in {source / part}, which is to be copied; give another folder.")
         if (folder / part).exists():
             raise BundlesError(f"{folder / part} is there already; give another folder, or move it away.")
-    for part in PARTS:
-        ignored = shutil.ignore_patterns("models", "eval", "__pycache__")
-        shutil.copytree(source / part, folder / part, ignore=ignored)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".bundles.", suffix=TEMPORARY_SUFFIX, dir=folder) as staging:
+        try:
+            for part in PARTS:
+                ignored = shutil.ignore_patterns("models", "eval", "__pycache__")
+                shutil.copytree(source / part, Path(staging, part), ignore=ignored)
+        except shutil.Error as error:  # of all files that it could not copy
+            failed = error.args[0]
+            raise BundlesError(f"{folder}: {len(failed)} of the files cannot be copied ({failed[0][-1]}).") from error
+        for part in PARTS:
+            Path(staging, part).rename(folder / part)
     return sorted(path for path in (folder / "bundles").iterdir() if path.is_dir())
 
 

@@ -1,6 +1,7 @@
 """Whoever has installed the package can have the bundles, whole, where he wants them."""
 
 import filecmp
+import shutil
 
 import pytest
 
@@ -32,6 +33,32 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(BundlesError, match="data_lists is there already"):
         copy_bundles(tmp_path)
     assert not (tmp_path / "bundles").exists()
+
+
+def test_a_copy_that_fails_leaves_nothing_and_is_made_by_the_next(tmp_path, monkeypatch):
+    copy, names = shutil.copyfile, []
+
+    def full(source, target, **keys):
+        names.append(source)
+        if len(names) == 20:
+            raise OSError(28, "No space left on device")
+        return copy(source, target, **keys)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(SystemExit, match=r"mine: 1 of the files cannot be copied \(.*No space left on device\)\.$"):
+        main([str(tmp_path / "mine")])
+    assert list((tmp_path / "mine").iterdir()) == []
+    monkeypatch.undo()
+    assert len(copy_bundles(tmp_path / "mine")) == 2
+
+
+def test_the_bundles_are_not_copied_into_themselves(tmp_path, monkeypatch):
+    monkeypatch.setattr("svgd_monai.bundles.shipped", lambda: tmp_path)
+    for part in ("bundles", "data_lists"):
+        (tmp_path / part).mkdir()
+        with pytest.raises(BundlesError, match=rf"lies in {tmp_path / part}, which is to be copied; give another"):
+            copy_bundles(tmp_path / part / "mine")
+        assert list((tmp_path / part).iterdir()) == []
 
 
 def test_the_command_says_where_they_are_or_why_not(tmp_path, capsys):

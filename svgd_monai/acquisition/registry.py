@@ -70,9 +70,11 @@ def resolve_strategy(path: str) -> Strategy:
     if isinstance(found, Strategy):
         return Strategy(path, found.uncertainty_map, found.uses_information, found.score)
     if not callable(found) or inspect.isclass(found) or not _takes_three(found):
-        kind = "a class" if inspect.isclass(found) else f"of the type {type(found).__name__}"
+        kind = "is a class" if inspect.isclass(found) else f"is of the type {type(found).__name__}"
+        if callable(found) and not inspect.isclass(found):
+            kind = "takes others"
         wanted = "a function of three arguments (view, options, query)"
-        raise _refusal(path, f"{attribute} must be {wanted} and is {kind}")
+        raise _refusal(path, f"{attribute} must be {wanted} and {kind}")
     uncertainty_map: Any = getattr(found, "uncertainty_map", "entropy")
     if uncertainty_map not in UNCERTAINTY_NAMES:
         raise _refusal(path, f"its uncertainty_map {uncertainty_map!r} is not one of {', '.join(UNCERTAINTY_NAMES)}")

@@ -16,8 +16,10 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     try:
         convert_committee(chosen.committee, chosen.model)
-    except (SvgdMonaiError, OSError) as error:
+    except SvgdMonaiError as error:
         raise SystemExit(str(error)) from error
+    except OSError as error:
+        raise SystemExit(f"{error.filename}: {error.strerror}.") from error
 
 
 if __name__ == "__main__":

@@ -201,10 +201,10 @@ def _check_network(network: nn.Module) -> None:
     name = type(network).__name__
     buffers = [buffer for buffer, _ in network.named_buffers()]
     if buffers:
-        raise SettingsError(
-            f"architecture: {name} has buffers ({buffers[0]}), which particles cannot hold; "
-            "use a normalisation without running statistics, such as instance or group normalisation."
-        )
+        remedy = "use a network without them."
+        if any(buffer.rpartition(".")[2].startswith("running_") for buffer in buffers):
+            remedy = "use a normalisation without running statistics, such as instance or group normalisation."
+        raise SettingsError(f"architecture: {name} has buffers ({buffers[0]}), which particles cannot hold; {remedy}")
     names: dict[int, str] = {}
     for module_name, module in network.named_modules():  # each once, also where it has several names
         for own, parameter in module.named_parameters(module_name, recurse=False, remove_duplicate=False):
@@ -237,7 +237,8 @@ def _check_window(skeleton: nn.Module, window: Sequence[int], num_classes: int |
     wanted = (1, num_classes, *sides)
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if num_classes is not None and found != wanted:
-        raise SettingsError(f"architecture: {name} must give logits of the shape {wanted}, but gives {found}.")
+        hint = "; choose a roi_size whose sides its halvings divide" if found[:2] == wanted[:2] else ""
+        raise SettingsError(f"architecture: {name} must give logits of the shape {wanted}, but gives {found}{hint}.")
 
 
 @contextmanager

@@ -51,7 +51,9 @@ def active_learning(
             components[key] = copy.deepcopy(value)
     for hook in ensure_tuple(hooks or ()):
         if not isinstance(hook, (BeforeRound, AfterRound, AfterRun)):
-            raise SettingsError(f"hooks: {hook!r} has none of before_round, after_round and after_run.")
+            plain = type(hook).__repr__ is not object.__repr__  # which would tell where it lies in memory
+            shown = repr(hook) if plain else f"an object of the class {type(hook).__name__}"
+            raise SettingsError(f"hooks: {shown} has none of before_round, after_round and after_run.")
     if settings["oracle"] == "people" and settings["initial_labelled"] is None:
         raise SettingsError("initial_labelled: 'all' needs oracle: dataset; with oracle: people give a number.")
     if settings["oracle"] != "people" and (given := [key for key in _PEOPLE_ONLY if settings.get(key) is not None]):

@@ -84,8 +84,10 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     try:
         stale = [path for bundle in chosen.bundle for path in wire(bundle, chosen.check)]
-    except (SvgdMonaiError, OSError) as error:
+    except SvgdMonaiError as error:
         raise SystemExit(str(error)) from error
+    except OSError as error:
+        raise SystemExit(f"{error.filename}: {error.strerror}.") from error
     if chosen.check and stale:
         raise SystemExit(f"Not up to date: {', '.join(map(str, stale))}.")
 

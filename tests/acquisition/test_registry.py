@@ -181,7 +181,7 @@ def test_an_error_inside_the_users_module_is_told(tmp_path, monkeypatch, content
         ("absent", "has no absent"),
         ("number", r"number must be a function of three arguments \(view, options, query\) and is of the type int"),
         ("Callable", "must be a function of .* and is a class"),
-        ("two", "two must be a function of three arguments"),
+        ("two", r"two must be a function of three arguments \(view, options, query\) and takes others\.$"),
         ("unknown_map", "'surprise' is not one of entropy, bald, variance, jensen_shannon"),
     ],
 )

@@ -289,6 +289,13 @@ class TestNetworks:
                 "architecture: UNet must give logits of the shape",
             ),
             ("UNet", {**FIT["UNet"], "in_channels": 1}, [16, 16, 16], "roi_size: UNet cannot process a window of"),
+            (
+                "UNet",
+                FIT["UNet"],
+                [15, 15, 15],
+                "architecture: UNet must give logits of the shape (1, 4, 15, 15, 15), but gives (1, 4, 16, 16, 16); "
+                "choose a roi_size whose sides its halvings divide.",
+            ),
         ],
     )
     def test_that_do_not_fit_the_window_or_the_task_are_refused(self, name, options, window, begin):

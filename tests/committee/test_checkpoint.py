@@ -261,6 +261,7 @@ def test_the_command_says_when_it_cannot_write(tmp_path, source):
     with pytest.raises(SystemExit) as caught:
         main([str(path), str(tmp_path / "file" / "model.pt")])
     assert "file" in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "file"))
 
 
 def test_the_command_runs_as_a_module(tmp_path):

@@ -177,6 +177,13 @@ def refusal(*arguments):
     return sentence
 
 
+def test_a_network_with_buffers_of_another_kind_is_told_of_no_norm():
+    network = nn.Linear(2, 2)
+    network.register_buffer("relative_position_index", torch.arange(4))
+    with pytest.raises(SettingsError, match=r"\(relative_position_index\), .* hold; use a network without them\."):
+        Particles(lambda: network, 2)
+
+
 def test_a_network_with_buffers_is_refused():
     sentence = refusal(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)), 2)
     assert "buffers (1.running_mean)" in sentence

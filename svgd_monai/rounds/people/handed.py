@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,7 @@ def handed_files(
     """
     files: list[Handed] = []
     complaints: list[Complaint] = []
+    folded = {case.casefold(): case for case in sorted(cases, reverse=True)}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         shown = str(path) if prefix is None else f"{prefix}{path.name}"
         if _passed_over(path) or (path.is_file() and path.name in NOTES):
@@ -65,7 +66,7 @@ def handed_files(
         case = case_id(path.name)
         if case is None or case not in cases:
             named = case if case in taken else None
-            complaints.append(Complaint(shown, _wrong_name(shown, path.name, cases, taken), named))
+            complaints.append(Complaint(shown, _wrong_name(shown, path.name, folded, taken), named))
         elif path.suffix == ".nii" and path.with_name(f"{path.name}.gz").is_file():
             sentence = f"{shown} and {shown}.gz are both there; the second counts, delete one of them."
             complaints.append(Complaint(shown, sentence, case))
@@ -78,9 +79,9 @@ def _passed_over(path: Path) -> bool:
     return path.name.startswith(".") or path.name.endswith(("~", ".tmp", ".part"))
 
 
-def _wrong_name(shown: str, name: str, cases: Collection[str], taken: Collection[str]) -> str:
+def _wrong_name(shown: str, name: str, folded: Mapping[str, str], taken: Collection[str]) -> str:
     case = case_id(name)
-    near = max((known for known in cases if _begins_with(name, known)), key=len, default=None)
+    near = _nearest(name, folded)
     if case is None:
         hint = "" if near is None else f"; save it as NIfTI, {near}{NIFTI_SUFFIXES[0]}"
         return f"{shown} is not a label: its name must be that of the image, <case>.nii.gz{hint}."
@@ -90,6 +91,14 @@ def _wrong_name(shown: str, name: str, cases: Collection[str], taken: Collection
     return f"{shown} is not a label: there is no image of the name {case}{hint or '.'}"
 
 
-def _begins_with(name: str, case: str) -> bool:
-    """Whether a file's name is a case's, whatever the capitals, with something behind it: case_1_seg, not case_10."""
-    return name.casefold().startswith(case.casefold()) and not name[len(case) : len(case) + 1].isalnum()
+def _nearest(name: str, folded: Mapping[str, str]) -> str | None:
+    """The longest case that a file's name begins with, whatever the capitals: case_1 of case_1_seg, not of case_10.
+
+    Args:
+        name: the file's.
+        folded: the cases, by what is left of them without capitals.
+    """
+    for end in range(len(name), 0, -1):
+        if not name[end : end + 1].isalnum() and (case := folded.get(name[:end].casefold())) is not None:
+            return case
+    return None

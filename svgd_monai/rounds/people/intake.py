@@ -69,6 +69,7 @@ class Intake:
         self.annotator = annotator
         self.more = more
         self.complaints: list[Complaint] = []
+        self._refused = {(known["file"], known["sha256"], known["sentence"]) for known in ledger.refused}
 
     def take(self, assignments: Assignments) -> list[Complaint]:
         """Take in every file that is new or has changed.
@@ -200,9 +201,10 @@ class Intake:
 
     def _refuse(self, handed: Handed, digest: str, sentence: str) -> None:
         self.complaints.append(Complaint(handed.shown, sentence, handed.case))
-        record = {"file": handed.shown, "sha256": digest, "sentence": sentence}
-        if not any({**known, "time": ""} == {**record, "time": ""} for known in self.ledger.refused):
-            self.ledger.refused.append({**record, "time": now()})
+        if (handed.shown, digest, sentence) not in self._refused:
+            self._refused.add((handed.shown, digest, sentence))
+            record = {"file": handed.shown, "sha256": digest, "sentence": sentence, "time": now()}
+            self.ledger.refused.append(record)
 
     def _decline(self, notes: Notes) -> None:
         stands = self.ledger.declined if DECLINED_FILE in notes.unread else {}

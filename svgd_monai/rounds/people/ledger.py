@@ -115,8 +115,8 @@ class PeopleLedger:
 
     def outstanding(self, number: int) -> list[str]:
         """The cases of a worklist that have neither come back nor been declined, in rank order."""
-        open_cases = set(self.unlabelled)
-        return [entry.case for entry in self.worklists[number] if entry.case in open_cases]
+        known = [entry.case for entry in self.worklists[number] if entry.case in self.images]
+        return [case for case in known if not self.labels.get(case) and case not in self.declined]
 
     def entry(self, case: str) -> Entry | None:
         """The newest worklist's entry of a case."""
@@ -126,7 +126,7 @@ class PeopleLedger:
     def current(self, case: str) -> dict[str, Label]:
         """The newest label of each slot of a case, the one that trains first."""
         newest = {label.slot: label for label in self.labels.get(case, [])}
-        entry = self.entry(case)
+        entry = self.entry(case) if len(newest) > 1 else None  # of one there is no order to tell
         asked = [] if entry is None else list(entry.annotators)
         order = ["", *asked, *sorted(newest)]
         return {slot: newest[slot] for slot in dict.fromkeys(order) if slot in newest}

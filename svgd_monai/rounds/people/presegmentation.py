@@ -47,7 +47,8 @@ def misplaced(root: Path, ledger: PeopleLedger) -> list[Complaint]:
         ledger: of the run.
     """
     complaints = []
-    for case in ledger.unlabelled:
+    listed = {entry.case for entries in ledger.worklists for entry in entries}
+    for case in filter(listed.__contains__, ledger.unlabelled):
         given, entry = presegmentation_of(root, ledger, case), ledger.entry(case)
         if given is not None and entry is not None and saved_over(*given):
             shown = given[0].relative_to(root).as_posix()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,8 +50,9 @@ def read_assignments(paths: Iterable[Path]) -> Assignments:
             result.complaints.append(Complaint(shown, sentence))
             result.unread.append(path)
             continue
+        times = Counter(row["case"].strip() for row in rows)
         for row in rows:
-            _read_row(row, rows, shown, result)
+            _read_row(row, times[row["case"].strip()] > 1, shown, result)
     return result
 
 
@@ -70,9 +72,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
     return [{str(key): unguarded(value) for key, value in row.items() if isinstance(value, str)} for row in rows]
 
 
-def _read_row(row: dict[str, str], rows: list[dict[str, str]], shown: str, result: Assignments) -> None:
+def _read_row(row: dict[str, str], double: bool, shown: str, result: Assignments) -> None:
     case, annotator = row["case"].strip(), row.get("annotator", "").strip()
-    double = sum(other["case"].strip() == case for other in rows) > 1
     if annotator and not double:
         result.annotators[case] = annotator
     minutes = row.get("minutes", "").strip()

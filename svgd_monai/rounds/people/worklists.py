@@ -72,9 +72,10 @@ class Worklists:
         else:
             entries = self._scored(number - 1, eligible) or self._joined(eligible, [entry.case for entry in listed])
         double = min(int(self.settings["double_annotated"]), len(entries))
-        known = {case: entry.annotators for case in eligible if (entry := self.ledger.entry(case)) is not None}
+        cases = [entry.case for entry in entries]
+        known = {case: entry.annotators for case in cases if (entry := self.ledger.entry(case)) is not None}
         annotators = self.settings["annotators"] or []
-        asked = assign([entry.case for entry in entries], annotators, double, number, known)
+        asked = assign(cases, annotators, double, number, known)
         entries = [replace(entry, annotators=asked[entry.case]) for entry in entries]
         if entries:
             committee = None if number == 0 else self.folder.committee(number - 1)

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from labelling import Team
+from labelling import Team, curve
 
 from svgd_monai.data import make_phantom
 from svgd_monai.rounds import RunFolder
@@ -122,6 +122,7 @@ def test_a_pre_segmentation_handed_back_unchanged_is_taken_only_when_it_is_confi
     said = team.works()
     assert f"labels/{second}.nii.gz is the pre-segmentation, unchanged" in said
     assert sorted(team.folder.glob("tensorboard/*")) == recorded, "a command that only waits leaves no event file"
+    assert len(told) == 4, "and calls no hook"
     label = team.ledger["cases"][first]["labels"][0]
     assert (label["corrected_voxels"], label["corrected_surface_voxels"]) == (0, 0)
     # Saved anew by a program, it is no longer the same file: somebody has looked at it.
@@ -192,6 +193,21 @@ def test_training_starts_with_min_new_labels(pool, tmp_path, told):
     content = json.loads((team.folder / "round_000/datalist.json").read_text())
     assert {item["case"] for item in content["training"]} == {first, second}
     assert third in {item["case"] for item in content["unlabeled"]}
+
+
+def test_labels_that_come_while_a_round_trains_begin_the_next(pool, tmp_path, monkeypatch):
+    team = Team(pool, tmp_path, rounds=1)
+    team.works()
+    team.label(*team.worklist(0))
+    follow = Worklists.follow
+
+    def quick(self, number):
+        follow(self, number)
+        team.label(*team.worklist(number))
+
+    monkeypatch.setattr(Worklists, "follow", quick)
+    assert "complete" in team.works()
+    assert [row["unique_labels"] for row in curve(team.folder)] == ["3", "5"]
 
 
 def test_an_accepted_label_that_somebody_changes_stops_the_run_by_name(pool, tmp_path):

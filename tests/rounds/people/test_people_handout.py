@@ -2,6 +2,9 @@
 
 import errno
 import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +15,8 @@ from runs import CONFIG
 
 from svgd_monai.data import make_phantom
 from svgd_monai.errors import RunFolderError
+from svgd_monai.files import read_json, write_csv
+from svgd_monai.report.worklist_panel import worklist_panel
 from svgd_monai.rounds.people.handout import Handout
 from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
 from svgd_monai.rounds.people.sheet import write_sheet
@@ -102,6 +107,22 @@ def test_a_copy_that_fails_ends_the_command_in_a_sentence_and_is_made_by_the_nex
     assert all(path.read_bytes() == (phantom_mr / "imagesTr" / path.name).read_bytes() for path in copies)
 
 
+def test_an_image_that_is_not_compressed_stands_in_the_table_by_its_own_name(items, tmp_path):
+    image = tmp_path / f"{CASES[0]}.nii"
+    nib.save(nib.load(items[CASES[0]]["image"]), image)
+    items[CASES[0]]["image"] = str(image)
+    folder = handed_out(tmp_path, items, CASES[:2])
+    names = [row["image"] for row in read_table(folder / "worklist.csv")]
+    assert names == [f"{CASES[0]}.nii", f"{CASES[1]}.nii.gz"]
+    assert all((folder / name).exists() for name in names)
+
+
+def test_a_table_that_a_kill_left_names_who_is_asked_now(items, tmp_path):
+    for name in ("ann", "bob"):
+        folder = handed_out(tmp_path, items, CASES[:1], annotators=(name,))
+    assert [row["annotator"] for row in read_table(folder / "worklist.csv")] == ["bob"]
+
+
 def test_annotators_find_the_folders_that_they_are_to_save_in(items, tmp_path):
     handed_out(tmp_path, items, annotators=("ann", "bob"))
     assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == ["ann", "bob"]
@@ -146,6 +167,47 @@ def test_cases_that_join_a_list_stand_behind_those_that_are_on_it(items, tmp_pat
         ("1", first, f"labels/{first}.nii.gz"), ("2", second, f"labels/{second}.nii.gz"),
     ]  # fmt: skip
     assert "''" not in table.read_text()
+
+
+def test_a_pre_segmented_case_tells_what_is_expected_in_it(items, tmp_path, phantom_mr, monkeypatch):
+    """Against a stage that writes what inference.yaml would."""
+    asked, drawn = {}, []
+
+    def inference(stage, dataset_dir, output_dir, **keys):
+        asked.update(keys, stage=stage, images=read_json(dataset_dir)["images"])
+        for number, case in enumerate(CASES, start=1):
+            shutil.copy(phantom_mr / f"labelsTr/{case}.nii.gz", f"{output_dir}/{case}_seg.nii.gz")
+            heat = np.full(nib.load(items[case]["image"]).shape, number / 10, np.float32)
+            nib.save(nib.Nifti1Image(heat, np.eye(4)), f"{output_dir}/{case}_uncertainty.nii.gz")
+        columns = ["case", "volume_ml_anterior", "volume_ml_posterior", "agreement_dice"]
+        rows = [(CASES[0], 1.23456789, 0.0, 0.876), (CASES[1], 0.0, 0.0, None), (CASES[2], 1.0, 2.0, 0.5)]
+        write_csv(f"{output_dir}/inference.csv", columns, [dict(zip(columns, row, strict=True)) for row in rows])
+
+    def panel(image, mask, heat, names, label, top):
+        drawn.append((label, round(top, 6)))
+        return worklist_panel(image, mask, heat, names, label, top)
+
+    monkeypatch.setattr("svgd_monai.rounds.people.handout.worklist_panel", panel)
+    settings = {"acquisition": "variance", "cache_dir": str(tmp_path / "cache")}
+    handout = Handout(tmp_path, SimpleNamespace(run=inference), settings, CLASSES)
+    entries = handout.write(1, [Entry(case, why="first") for case in CASES], items, Path("committee.pt"))
+    assert asked["images"] == [items[case]["image"] for case in CASES]
+    assert {key: asked[key] for key in ("stage", "uncertainty_map", "on_bad_case")} == {
+        "stage": "inference", "uncertainty_map": "variance", "on_bad_case": "fail",
+    }  # fmt: skip
+    assert drawn == [("variance", 0.3)] * 3, "one scale for a list"
+    assert [entry.why for entry in entries] == [
+        "first; expected: anterior 1.23 ml (members agree to a Dice of 0.88)",
+        "first; expected: no structure",
+        "first; expected: anterior 1.00 ml, posterior 2.00 ml (members agree to a Dice of 0.50)",
+    ]
+    assert entries[0].terms["expected_ml_anterior"] == 1.23456789
+    rows = read_table(handout.folder(1) / "worklist.csv")
+    assert [(row["expected_ml_anterior"], row["agreement_dice"]) for row in rows] == [
+        ("1.23457", "0.876"), ("0.0", ""), ("1.0", "0.5"),
+    ]  # fmt: skip
+    assert [row["presegmentation"] for row in rows] == [f"{case}_seg.nii.gz" for case in CASES]
+    assert not (handout.folder(1) / "inference.csv").exists(), "its numbers stand in worklist.csv"
 
 
 def test_the_sheet_says_which_value_is_which_class(items, tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -88,6 +89,15 @@ def test_the_accepted_copy_is_on_the_disk_before_the_ledger_can_name_it(desk, mo
     assert [path.name for path in (desk.root / "labels_accepted").iterdir()] == [Path(label.file).name]
 
 
+def test_what_a_killed_command_was_looking_at_does_not_stay(desk):
+    left = desk.root / "labels_accepted/.incoming.nii"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    desk.save(FIRST)
+    assert desk.take() == []
+    assert [path.name for path in left.parent.iterdir()] == [Path(desk.labels(FIRST)[0].file).name]
+
+
 def test_what_was_read_is_what_is_checked_whatever_a_person_saves_meanwhile(desk, monkeypatch):
     path = desk.save(FIRST, change=lambda values: values[1:])
 
@@ -157,6 +167,16 @@ def test_a_refused_file_is_not_replaced_by_the_word_that_the_case_is_empty(desk)
     assert desk.labels(FIRST) == []
 
 
+def test_nor_is_a_refused_file_of_the_teams_own_folder(tmp_path, phantom_mr):
+    own = tmp_path / "own"
+    own.mkdir()
+    desk = Desk(tmp_path, phantom_mr, more=own)
+    desk.save(FIRST, own / f"{FIRST}.nii.gz", lambda values: values[1:])
+    (desk.root / "labels/empty.txt").write_text(f"{FIRST}\n")
+    assert len(desk.take()) == 1
+    assert desk.labels(FIRST) == []
+
+
 def test_what_was_declined_stays_so_while_the_file_cannot_be_read(desk):
     file = desk.root / "labels/declined.txt"
     file.write_text(f"{FIRST}: motion\n{SECOND}: motion\n")
@@ -175,6 +195,23 @@ def test_what_was_declined_stays_so_while_the_file_cannot_be_read(desk):
     assert desk.ledger.declined == {FIRST: {**before[FIRST], "reason": "Überlagerung"}}
 
 
+def test_a_complaint_knows_its_case_whose_sheet_tells_it(desk):
+    desk.save(FIRST, change=lambda values: values[1:])
+    for case in (SECOND, THIRD):
+        desk.save(case)
+    (desk.root / f"labels/{THIRD}.nii").write_bytes(b"twice")
+    (desk.root / "labels/declined.txt").write_text(f"{SECOND}: motion\n{FOURTH}\n")
+    table(desk, f"{SECOND},zoe,ten")
+    found = desk.intake().take(read_assignments([desk.worklist / "worklist.csv"]))
+    assert [(each.file, each.case) for each in found] == [
+        ("worklist/round_000/worklist.csv", SECOND),
+        ("labels/declined.txt", FOURTH),
+        (f"labels/{THIRD}.nii", THIRD),
+        (f"labels/{FIRST}.nii.gz", FIRST),
+        ("labels/declined.txt", SECOND),
+    ]
+
+
 def test_a_decline_keeps_its_time_and_a_label_goes_before_it(desk, monkeypatch):
     times = iter("abc")
     monkeypatch.setattr("svgd_monai.rounds.people.intake.now", lambda: next(times))
@@ -186,6 +223,23 @@ def test_a_decline_keeps_its_time_and_a_label_goes_before_it(desk, monkeypatch):
     assert desk.take() == [f"labels/declined.txt: {FIRST} has a label, so it is not declined."]
     assert desk.ledger.declined == {}
     assert desk.ledger.labelled == [FIRST]
+
+
+def test_the_log_tells_once_which_cases_leave_the_pool_and_which_are_back(desk, caplog):
+    caplog.set_level("INFO")
+    file = desk.root / "labels/declined.txt"
+    file.write_text(f"{FIRST}: motion\n{SECOND}: motion\n{THIRD}: motion\n")
+    for _ in range(2):
+        desk.take()
+    assert caplog.messages == [f"{case} is declined (motion) and leaves the pool." for case in (FIRST, SECOND, THIRD)]
+    caplog.clear()
+    desk.data = replace(desk.data, pool={case: desk.data.pool[case] for case in (FIRST, SECOND, FOURTH)})  # held out
+    desk.save(SECOND)
+    file.unlink()
+    desk.take()
+    assert [text for text in caplog.messages if "back in the pool" in text] == [
+        f"{FIRST} is back in the pool: labels/declined.txt no longer declines it."
+    ]
 
 
 def test_annotators_labels_are_theirs_and_are_compared_anew_when_one_changes(desk):
@@ -205,6 +259,15 @@ def test_annotators_labels_are_theirs_and_are_compared_anew_when_one_changes(des
     assert len(desk.labels(FIRST)) == 4
     assert desk.ledger.agreement[FIRST]["annotators"] == ["bob", "ann"]
     assert all(0 < dice < 1 for dice in desk.ledger.agreement[FIRST]["dice"].values())
+
+
+def test_of_three_annotators_those_who_were_asked_last_are_compared(desk):
+    desk.ledger.worklists = [[Entry(FIRST, ("ann", "bob"))], [Entry(FIRST, ("cleo", "bob"))]]
+    for shift, name in enumerate(("ann", "bob", "cleo")):
+        path = desk.root / f"labels/{name}/{FIRST}.nii.gz"
+        desk.save(FIRST, path, lambda values, shift=shift: np.roll(values, shift, 0))
+    assert desk.take() == []
+    assert desk.ledger.agreement[FIRST]["annotators"] == ["cleo", "bob"]
 
 
 def test_a_label_is_whose_the_table_says_and_else_the_commands(desk):
@@ -232,6 +295,17 @@ def test_a_pre_segmentation_that_was_corrected_in_its_place_is_named_and_hides_n
     assert label.presegmentation_dice is None
 
 
+def test_a_corrected_pre_segmentation_is_named_with_each_annotators_place_unless_its_case_is_declined(desk):
+    desk.hand_out(FIRST, SECOND)
+    first, second = desk.ledger.worklists[0]
+    desk.ledger.worklists = [[replace(first, annotators=("ann", "bob")), second]]
+    for case in (FIRST, SECOND):
+        desk.save(case, desk.worklist / f"{case}_seg.nii.gz")
+    (desk.root / "labels/declined.txt").write_text(f"{SECOND}: motion\n")
+    (sentence,) = desk.take()
+    assert sentence.endswith(f"save it as labels/ann/{FIRST}.nii.gz or labels/bob/{FIRST}.nii.gz.")
+
+
 def test_a_pre_segmentation_that_is_gone_or_cut_off_holds_up_nothing(desk):
     desk.hand_out(FIRST, SECOND, THIRD)
     (desk.worklist / f"{FIRST}_seg.nii.gz").unlink()
@@ -255,6 +329,7 @@ def test_a_case_that_is_said_to_be_empty_needs_no_file(desk):
     assert (kept.affine == image.affine).all()
     assert not np.asarray(kept.dataobj).any()
     assert (label.corrected_voxels, set(label.volume_ml.values())) == (0, {0.0})
+    assert label.presegmentation_dice is None, "of nothing on both sides, and JSON knows no NaN"
     assert desk.take() == []
     assert len(desk.labels(FIRST)) == 1
     desk.save(FIRST)  # a second look
@@ -291,6 +366,20 @@ def test_a_label_of_the_teams_own_folder_does_not_come_back_over_a_newer_one(tmp
     assert [label.source for label in desk.labels(FIRST)][2:] == [str(moved / old.name), f"labels/{FIRST}.nii.gz"]
 
 
+def test_what_the_teams_own_folder_gave_once_counts_again_when_a_person_saves_it(tmp_path, phantom_mr):
+    known = tmp_path / "known"
+    known.mkdir()
+    desk = Desk(tmp_path, phantom_mr, more=known)
+    old = desk.save(FIRST, known / f"{FIRST}.nii.gz")
+    desk.take()
+    desk.save(FIRST, change=lambda values: np.roll(values, 1, 1))
+    desk.take()
+    shutil.copy(old, desk.root / f"labels/{FIRST}.nii.gz")
+    assert desk.take() == []
+    first, _, last = desk.labels(FIRST)
+    assert (last.source, last.sha256) == (f"labels/{FIRST}.nii.gz", first.sha256)
+
+
 def test_an_annotators_label_does_not_hide_that_of_the_teams_own_folder(tmp_path, phantom_mr):
     own = tmp_path / "own"
     own.mkdir()
@@ -299,6 +388,19 @@ def test_an_annotators_label_does_not_hide_that_of_the_teams_own_folder(tmp_path
         desk.save(FIRST, place / f"{FIRST}.nii.gz")
     assert desk.take() == []
     assert [label.slot for label in desk.labels(FIRST)] == ["ann", ""]
+
+
+def test_a_label_of_a_held_out_case_is_told_to_be_one_wherever_it_lies(tmp_path, phantom_mr):
+    own = tmp_path / "own"
+    own.mkdir()
+    desk = Desk(tmp_path, phantom_mr, more=own, annotators=["ann"])
+    desk.data = replace(desk.data, validation={"val": {}}, test={"test": {}})
+    for path in (desk.root / "labels/ann/test.nii.gz", desk.root / "labels/val.nii.gz", own / "test.nii.gz"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"any")
+    found = desk.intake().take(Assignments())
+    assert [each.case for each in found] == ["test", "val", "test"], "the sheet of its worklist tells it"
+    assert all("is in a held-out set, whose labels are fixed" in each.sentence for each in found)
 
 
 def test_a_bad_file_does_not_hide_the_label_of_the_teams_own_folder(tmp_path, phantom_mr):
@@ -319,6 +421,15 @@ def test_a_bad_file_does_not_hide_the_label_of_the_teams_own_folder(tmp_path, ph
     desk.save(FIRST, own / f"{FIRST}.nii.gz", lambda values: np.roll(values, 2, 1))
     assert len(desk.take()) == 1
     assert desk.labels(FIRST)[-1].source == f"labels/{FIRST}.nii.gz"
+
+
+def test_each_version_of_a_refused_file_is_noted_by_its_hash(desk):
+    digests = []
+    for shift in (0, 1):
+        path = desk.save(FIRST, change=lambda values, shift=shift: np.roll(values, shift, 1)[1:])
+        digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        desk.take()
+    assert [record["sha256"] for record in desk.ledger.refused] == digests
 
 
 def test_an_older_version_that_a_person_saves_again_counts(desk):
@@ -355,6 +466,12 @@ def test_minutes_outlive_a_table_that_cannot_be_read_for_a_while(desk):
     assert desk.ledger.minutes == {}, "taken back"
 
 
+def test_minutes_of_other_tables_count_while_one_cannot_be_read(desk):
+    desk.ledger.minutes = {FIRST: 12.0, SECOND: 5.0}
+    desk.take(Assignments(minutes={SECOND: 6.0, THIRD: 7.0}, unread=[desk.worklist / "worklist.csv"]))
+    assert desk.ledger.minutes == {FIRST: 12.0, SECOND: 6.0, THIRD: 7.0}
+
+
 def test_a_refusal_names_the_file_as_the_person_knows_it(desk):
     path = desk.save(FIRST)
     path.write_bytes(gzip.compress(b"no volume"))
@@ -362,3 +479,5 @@ def test_a_refusal_names_the_file_as_the_person_knows_it(desk):
     assert sentence.startswith(f"labels/{FIRST}.nii.gz ")
     assert str(desk.root) not in sentence
     assert list((desk.root / "labels_accepted").iterdir()) == []
+    path.write_bytes(b"")
+    assert desk.take() == [f"labels/{FIRST}.nii.gz is empty."]

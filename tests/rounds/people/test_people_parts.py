@@ -1,32 +1,38 @@
 """The parts of a run in which people label, each by itself."""
 
 import hashlib
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
+import torch
+from ignite.engine import Engine
 
 from svgd_monai.data import RoundDatalist, write_datalist
 from svgd_monai.data.datalist import MSDDataset
 from svgd_monai.data.roles import read_datalist
 from svgd_monai.errors import RunFolderError
-from svgd_monai.files import write_csv
+from svgd_monai.files import read_csv, write_csv
 from svgd_monai.rounds import RunFolder
 from svgd_monai.rounds.people import state
 from svgd_monai.rounds.people.advice import PoolState, advise, pool_state, write_advice
+from svgd_monai.rounds.people.agreement import PoolAgreement
 from svgd_monai.rounds.people.handed import handed_files
 from svgd_monai.rounds.people.ledger import Entry, Label, PeopleLedger, training_list
 from svgd_monai.rounds.people.loop import PeopleLearning
 from svgd_monai.rounds.people.notes import Complaint, read_notes
-from svgd_monai.rounds.people.selection import assign, choose_validation, next_cases
+from svgd_monai.rounds.people.selection import assign, choose_validation, cold_entry, next_cases, scored_entry
 from svgd_monai.rounds.people.sheet import state_of, write_sheet
 from svgd_monai.rounds.people.state import admit
 from svgd_monai.rounds.people.table import read_assignments
 from svgd_monai.rounds.people.worklists import Worklists
 from svgd_monai.rounds.round import Round
 from svgd_monai.rounds.stages import Stages
+from svgd_monai.statistics import VOTES
 
 CASES = [f"case_{n}" for n in range(10)]
 
@@ -38,7 +44,7 @@ def label(slot="", sha="a", **values):
 
 class TestNotes:
     @pytest.mark.parametrize(
-        "line", ["case_1: motion", "case_1 motion", "case_1.nii.gz\tmotion", "case_1, motion ", "case_1.nii : motion"]
+        "line", ["case_1: motion", "case_1 motion", "case_1.nii.gz\tmotion", "case_1, motion ", "  case_1.nii : motion"]
     )
     def test_a_decline_is_read_however_it_is_set_apart(self, line, tmp_path):
         (tmp_path / "declined.txt").write_text(f"\ufeff# ours\n\n{line}\n", encoding="utf-8")
@@ -85,12 +91,16 @@ class TestNotes:
     def test_a_file_that_is_no_text_is_complained_of(self, tmp_path):
         (tmp_path / "confirmed.txt").write_bytes(b"\xff\xfe\x00x")
         (complaint,) = read_notes(tmp_path, CASES).complaints
-        assert complaint.sentence.startswith("labels/confirmed.txt cannot be read as UTF-8")
+        assert complaint.sentence.startswith("labels/confirmed.txt cannot be read as UTF-8 text (")
+        assert complaint.sentence.endswith(")."), "nothing that it said before stands"
 
 
 class TestHandedFiles:
     def test_half_written_and_hidden_files_are_passed_over(self, tmp_path):
-        for name in (".case_1.nii.gz", "case_1.nii.gz.part", "case_1.nii.gz~", "declined.txt"):
+        (tmp_path / ".snapshots").mkdir()
+        for name in (
+            ".case_1.nii.gz", "case_1.nii.gz.part", "case_1.nii.gz.tmp", "case_1.nii.gz~", "declined.txt",
+        ):  # fmt: skip
             (tmp_path / name).write_bytes(b"")
         assert handed_files(tmp_path, CASES) == ([], [])
 
@@ -153,6 +163,12 @@ class TestTable:
         found = self.table(tmp_path, self.HEADER + "1,case_1,ann,x,12\n2,case_2,,x,\n")
         assert (found.annotators, found.minutes, found.complaints) == ({"case_1": "ann"}, {"case_1": 12.0}, [])
 
+    def test_blanks_around_what_people_filled_in_do_not_count(self, tmp_path):
+        rows = "1, case_1 ,ann ,x, 12 \n2,case_2,ann,x,3\n2,case_2 ,bob,y,4\n"
+        found = self.table(tmp_path, self.HEADER + rows)
+        assert found.annotators == {"case_1": "ann"}
+        assert found.minutes == {"case_1": 12.0, "ann/case_2": 3.0, "bob/case_2": 4.0}
+
     def test_a_name_that_a_spreadsheet_would_take_for_a_formula_is_read_as_the_case_that_it_is(self, tmp_path):
         found = self.table(tmp_path, self.HEADER + "1,'-a,ann,labels/-a.nii.gz,7\n2,''=b,,x,5\n")
         assert (found.annotators, found.minutes) == ({"-a": "ann"}, {"-a": 7.0, "'=b": 5.0})
@@ -171,6 +187,19 @@ class TestTable:
         assert found.annotators == {"case_1": "ann", "case_2": "bob"}
         assert found.minutes == {"case_2": 4.0}
         assert minutes in found.complaints[0].sentence
+
+    @pytest.mark.parametrize(
+        ("text", "annotators", "minutes"),
+        [
+            ("rank,case,annotator,minutes\n1,case_1,ann\n2\n", {"case_1": "ann"}, {}),
+            ("case,annotator,minutes\ncase_1,ann,4,too long\n", {"case_1": "ann"}, {"case_1": 4.0}),
+            ("case,minutes\ncase_1,4\n", {}, {"case_1": 4.0}),
+            ("case,annotator\ncase_1,ann\n", {"case_1": "ann"}, {}),
+        ],
+    )
+    def test_rows_and_columns_that_are_missing_or_too_many_lose_nothing_else(self, text, annotators, minutes, tmp_path):
+        found = self.table(tmp_path, text)
+        assert (found.annotators, found.minutes, found.complaints) == (annotators, minutes, [])
 
     @pytest.mark.parametrize("text", ["a,b\n1,2\n", '"'])
     def test_a_table_that_is_none_is_complained_of(self, text, tmp_path):
@@ -196,6 +225,13 @@ class TestSelection:
         counts = [sum(names == (who,) for names in asked.values()) for who in ("ann", "bob", "cleo")]
         assert sorted(counts) == [3, 3, 4]
 
+    def test_why_a_case_is_asked_for_is_told_without_what_nobody_knows(self):
+        assert cold_entry("a", None, 2, True).why.startswith("its image is constant after preprocessing; ")
+        row = {"case": "a", "score": "0.5", "uncertainty": "0.5", "mutual_information": ""}  # of entropy alone
+        entry = scored_entry(row, 1, 4, True)
+        assert entry.why == "uncertainty 0.5000 (number 1 of 4 unlabelled cases)"
+        assert entry.terms == {"score": 0.5, "uncertainty": 0.5, "mutual_information": None}
+
     def test_who_begins_changes_from_list_to_list(self):
         first = [assign(["case_1"], ["ann", "bob", "cleo"], 0, number, {})["case_1"] for number in range(4)]
         assert first == [("ann",), ("bob",), ("cleo",), ("ann",)]
@@ -203,11 +239,14 @@ class TestSelection:
     def test_a_case_that_was_asked_of_somebody_stays_there(self):
         assert assign(["case_1"], ["ann", "bob"], 0, 1, {"case_1": ["ann"]}) == {"case_1": ("ann",)}
         assert assign(["case_1"], ["bob"], 0, 1, {"case_1": ["ann"]}) == {"case_1": ("bob",)}
+        assert assign(["case_1"], ["ann", "bob"], 0, 1, {"case_1": ["bob", "ann"]}) == {"case_1": ("bob", "ann")}
 
     def test_the_wanted_number_goes_to_two_different_people(self):
         asked = assign(CASES, ["ann", "bob"], 3, 0, {})
         assert sum(len(names) == 2 for names in asked.values()) == 3
         assert all(len(set(names)) == len(names) for names in asked.values())
+        shares = Counter(chain(*assign(CASES, ["ann", "bob", "cleo"], 5, 0, {}).values()))
+        assert shares == {"ann": 5, "bob": 5, "cleo": 5}
         assert assign(CASES, [], 3, 0, {}) == dict.fromkeys(CASES, ())
         assert assign(CASES, ["ann"], 3, 0, {}) == dict.fromkeys(CASES, ("ann",))
 
@@ -217,6 +256,13 @@ class TestSelection:
             before, kept = kept, choose_validation(cases[:count], kept, None, 5)
             assert before == kept[: len(before)]
             assert len(kept) == len(set(kept)) == (0 if count < 5 else min(count // 5, 50))
+
+    @pytest.mark.parametrize(("size", "least"), [(None, 20), (2, 2), (0, 2), (20, 2)])
+    def test_a_case_that_validates_goes_on_where_fewer_are_wanted_or_none(self, size, least):
+        kept = ["case_7", "case_2", "case_5"]
+        assert choose_validation(CASES, kept, size, least)[:3] == kept
+        if (size or 0) < 3:
+            assert choose_validation(CASES, kept, size, least) == kept
 
     def test_what_two_people_label_and_what_validates_goes_by_ids_and_not_by_rank(self):
         def doubled(cases, number):
@@ -298,6 +344,24 @@ class TestLedger:
         assert after == [f"{state}; the training uses labels/x instead" for state in before]
         assert ledger.label("case_2").sha256 == "d"
 
+    def test_the_sheet_tells_in_its_own_row_what_became_of_a_file(self):
+        ledger = self.ledger()
+        ledger.labels["case_1"], ledger.labels["case_2"] = [label("zoe")], [label("bob")]
+        told = [
+            Complaint("labels/case_1.nii.gz", "The later one is bad.", "case_1"),
+            Complaint("labels/ann/case_2.nii.gz", "Ann's is bad.", "case_2"),
+            Complaint("labels/declined.txt", "Say why.", "case_4"),
+        ]
+        accepted = "accepted by {}, 2026-01-01 00:00 UTC"
+        for place, expected in {
+            "labels/case_1.nii.gz": f"{accepted.format('zoe')}; a later file is refused: The later one is bad.",
+            "labels/ann/case_2.nii.gz": "refused: Ann's is bad.",
+            "labels/bob/case_2.nii.gz": accepted.format("bob"),
+            "labels/case_3.nii.gz": "declined: motion",
+            "labels/case_4.nii.gz": "to do",
+        }.items():
+            assert state_of(place.rpartition("/")[2].removesuffix(".nii.gz"), place, ledger, told) == expected
+
     def test_what_belongs_to_no_case_is_told_on_the_newest_sheet(self, tmp_path):
         ledger = self.ledger()
         ledger.worklists.append([Entry("case_5")])
@@ -337,6 +401,12 @@ class TestLedger:
         ledger.labels["case_1"].append(label("", "e"))
         assert ledger.label("case_1").sha256 == "e", "the newest"
 
+    def test_a_label_of_one_who_was_not_asked_trains_where_there_is_no_other(self):
+        ledger = self.ledger()
+        ledger.labels["case_2"] = [label("zoe", "f"), label("cleo", "g")]
+        assert ledger.label("case_2").slot == "cleo"
+        assert list(ledger.current("case_2")) == ["cleo", "zoe"]
+
     def test_a_training_list_goes_on_from_the_one_before(self):
         previous, redrawn = ["a", "b", "a"], ["b", "c", "n"]
         assert training_list(previous, redrawn, ["a", "b", "n", "m"], []) == ["a", "b", "a", "b", "m", "n"]
@@ -366,6 +436,59 @@ class TestStages:
         assert keys.get("validate#evaluator", "the bundle's") == ("the bundle's" if validation else None)
 
 
+class TestBeginning:
+    """When a round begins, and on what."""
+
+    def people(self, **settings):
+        people = PeopleLearning.__new__(PeopleLearning)
+        people.settings = {"min_new_labels": None, "warm_start": False, "validation_cases": None, **settings}
+        people.people = PeopleLedger(images=dict.fromkeys(CASES, ""), training=[CASES[:4]], validation=[[]])
+        people.people.worklists = [list(map(Entry, CASES[:4])), list(map(Entry, CASES[4:7]))]
+        people.people.labels = {case: [label()] for case in CASES[:4]}
+        people.people.queries = [CASES[4:7]]
+        people.worklists, people.folder = MagicMock(), RunFolder("run")
+        return people
+
+    def test_labels_that_a_round_has_used_are_not_new(self):
+        people = self.people(min_new_labels=2)
+        begins = []
+        for case in CASES[4:6]:
+            people.people.labels[case] = [label()]
+            begins.append(people._may_begin(1))
+        assert begins == [False, True]
+
+    @pytest.mark.parametrize("warm_start", [False, True])
+    def test_what_has_trained_may_validate_only_where_each_training_starts_anew(self, warm_start, monkeypatch):
+        people = self.people(warm_start=warm_start, min_validation=2)
+        people.people.labels["case_4"] = [label()]
+        people.data = SimpleNamespace(pool={case: {"case": case} for case in CASES}, validation={}, test={})
+        people._round, people.dataset = Mock(), None
+        for name in ("write_datalist", "write_json"):
+            monkeypatch.setattr(f"svgd_monai.rounds.people.loop.{name}", Mock())
+        people._begin(1)
+        (validating,) = people.people.validation[1]
+        assert (validating == "case_4") == warm_start, "nothing to tell; choose other cases"
+
+
+class TestPoolAgreement:
+    @pytest.mark.parametrize("enabled", [True, False])
+    def test_members_vote_while_the_pool_is_scored_and_neither_before_nor_after(self, enabled, tmp_path):
+        def score(engine, batch):
+            voted.append(engine.statistics.votes)
+            return [{VOTES: torch.ones(2, 1, 1, 1)} for _ in batch]
+
+        engine, voted = Engine(score), []
+        engine.statistics = SimpleNamespace(votes=False)
+        PoolAgreement(tmp_path, {0: "background", 1: "organ"}, 2, enabled).attach(engine)
+        for cases in ("ab", "bc"):  # again, after a stop
+            engine.run([[{"case": case}] for case in cases])
+            assert engine.statistics.votes is False
+        assert voted == [enabled] * 4
+        assert (tmp_path / "agreement.csv").exists() == enabled
+        if enabled:
+            assert [row["case"] for row in read_csv(tmp_path / "agreement.csv")] == ["b", "c"]
+
+
 class TestWorklists:
     def test_a_case_that_is_asked_for_again_stays_with_its_annotator(self, tmp_path):
         ledger = PeopleLedger(images=dict.fromkeys("abc", ""), worklists=[[Entry("a", ("ann",)), Entry("b", ("bob",))]])
@@ -376,6 +499,29 @@ class TestWorklists:
         lists.follow(1)
         asked = {entry.case: entry.annotators for entry in ledger.worklists[1]}
         assert asked == {"a": ("ann",), "b": ("bob",), "c": ("bob",)}
+
+    @pytest.mark.parametrize(("declined", "listed"), [("", "ab"), ("ab", "c"), ("abc", "")])
+    def test_of_images_that_joined_as_many_are_asked_for_as_after_any_round(self, declined, listed, tmp_path):
+        """And of none nothing is handed out."""
+        ledger = PeopleLedger(images=dict.fromkeys("abc", ""), declined={case: {} for case in declined})
+        settings = {"annotators": None, "double_annotated": 0, "initial_labelled": 3, "queries_per_round": 2,
+                    "cold_start": "random"}  # fmt: skip
+        lists = Worklists(RunFolder(tmp_path), Stages({}, {}), settings, {}, ledger, SimpleNamespace(pool={}))
+        lists._scored = lambda number, eligible: []
+        lists._unscored = lambda eligible, count, *_: [(case, None) for case in eligible[:count]]
+        lists.handout.write = Mock(side_effect=lambda number, entries, *_: entries)
+        lists.follow(1)
+        assert [entry.case for entry in ledger.worklists[1]] == list(listed)
+        assert lists.handout.write.call_count == bool(listed)
+
+    def test_of_two_worklists_with_a_case_the_newer_says_who_labels_it_and_how_long_it_took(self, tmp_path):
+        ledger = PeopleLedger(worklists=[[Entry("a")], [Entry("a")]])
+        lists = Worklists(RunFolder(tmp_path), Stages({}, {}), {}, {}, ledger, SimpleNamespace(pool={}))
+        for number, name in enumerate(("ann", "bob")):
+            row = {"case": "a", "annotator": name, "minutes": number}
+            write_csv(tmp_path / f"worklist/round_{number:03d}/worklist.csv", list(row), [row])
+        found = lists.assignments()
+        assert (found.annotators, found.minutes) == ({"a": "bob"}, {"a": 1.0})
 
 
 class TestState:
@@ -462,6 +608,7 @@ class TestAdmit:
             ({"pool": "bc", "validation": "v", "test": "ta"}, "test: the set is not the one .* differ in the case a"),
             ({"pool": "abc", "validation": "v", "test": "t", "changed": "v"}, "validation: .* differ in the case v"),
             ({"pool": "abc", "validation": "v"}, "test: the set is not the one .* differ in the case t"),
+            ({"pool": "abc", "validation": "v", "test": "tu"}, "test: the set is not the one .* differ in the case u"),
             ({"pool": "abc", "validation": "v", "test": "t", "changed": "c"}, "case c is no longer the one"),
             ({"pool": "ab", "validation": "v", "test": "t"}, "the image of the case c, which the run knows, is gone"),
             ({"pool": "ab", "validation": "v", "test": "t", "bad": "c"}, "the case c, .* is bad: not gzip-compressed"),

@@ -235,11 +235,14 @@ def test_labels_that_come_after_the_end_are_trained_on(pool, tmp_path):
     team.works()
     assert [row["unique_labels"] for row in curve(team.folder)] == ["3", "5", "6"]
     assert "is finished" in team.works()
+    add_images(pool, images, [11])  # too late for this run, whose rounds stay as they were
+    begun = [(team.folder / f"round_{number:03d}/datalist.json").read_bytes() for number in range(3)]
     whole = (team.folder / "learning_curve.csv").read_bytes()
     for left in (whole.splitlines(keepends=True)[:2], []):
         (team.folder / "learning_curve.csv").write_bytes(b"".join(left))
         team.works()
         assert (team.folder / "learning_curve.csv").read_bytes() == whole
+        assert [path.read_bytes() for path in sorted(team.folder.glob("round_*/datalist.json"))] == begun
     committee = team.folder / "round_002/committee.pt"
     committee.unlink()  # for its size: no wish for another training
     assert "is finished" in team.works()
