@@ -33,8 +33,7 @@ class CommitteeScoring(ScoringMethod):
     Each image's info gets a record: ``rank`` (1 is the one to label next), ``score``, ``uncertainty``,
     ``mutual_information``, ``foreground_ml``, ``acquisition`` (the strategy's name), ``committee`` (which committee
     said so) and ``ts`` (seconds since the epoch). A record of another strategy or committee than the present ones is
-    stale. MONAI
-    Label asks for scores after each training and each image handed out; only what is new is computed.
+    stale. MONAI Label asks for scores after each training and each image handed out; only what is new is computed.
 
     Args:
         name: of the method; part of the record's key.
