@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -51,8 +52,7 @@ def active_learning(
             components[key] = copy.deepcopy(value)
     for hook in ensure_tuple(hooks or ()):
         if not isinstance(hook, (BeforeRound, AfterRound, AfterRun)):
-            plain = type(hook).__repr__ is not object.__repr__  # which would tell where it lies in memory
-            shown = repr(hook) if plain else f"an object of the class {type(hook).__name__}"
+            shown = re.sub(" at 0x[0-9a-f]+", "", repr(hook))  # where it lies in memory
             raise SettingsError(f"hooks: {shown} has none of before_round, after_round and after_run.")
     if settings["oracle"] == "people" and settings["initial_labelled"] is None:
         raise SettingsError("initial_labelled: 'all' needs oracle: dataset; with oracle: people give a number.")

@@ -391,7 +391,7 @@ def test_a_path_that_would_become_another_one_is_refused(config, dataset, output
     [
         ({"device": "mps"}, "device: mps is neither a CPU nor CUDA"),
         ({"hooks": "x"}, "hooks: 'x' has none of before_round"),
-        ({"hooks": "$object()"}, "hooks: an object of the class object has none of before_round"),
+        ({"hooks": "$object()"}, "hooks: <object object> has none of before_round"),
         ({"stages": "null"}, "stages: None must name a file"),
         ({"stages#train": "[]"}, "stages: "),
     ],

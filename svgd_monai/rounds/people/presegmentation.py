@@ -27,7 +27,7 @@ def presegmentation_of(root: Path, ledger: PeopleLedger, case: str, digest: str 
     if not listed:
         return None
     number, made = next((each for each in listed if each[1] == digest), listed[-1])
-    path = root / f"worklist/round_{number:03d}" / f"{case}_seg.nii.gz"
+    path = _file(root, number, case)
     return (path, made) if made is not None and path.is_file() else None
 
 
@@ -40,19 +40,25 @@ def saved_over(path: Path, made: str) -> bool:
 
 
 def misplaced(root: Path, ledger: PeopleLedger) -> list[Complaint]:
-    """A complaint of each pre-segmentation of a case to do that was corrected in its place: it is no label yet.
+    """A complaint of each label of a case to do that lies where its pre-segmentation is, or would be: it is none yet.
 
     Args:
         root: the run's folder.
         ledger: of the run.
     """
     complaints = []
-    listed = {entry.case for entries in ledger.worklists for entry in entries}
-    for case in filter(listed.__contains__, ledger.unlabelled):
-        given, entry = presegmentation_of(root, ledger, case), ledger.entry(case)
-        if given is not None and entry is not None and saved_over(*given):
-            shown = given[0].relative_to(root).as_posix()
+    newest = {entry.case: (number, entry) for number, entries in enumerate(ledger.worklists) for entry in entries}
+    for case in filter(newest.__contains__, ledger.unlabelled):
+        number, entry = newest[case]
+        path = _file(root, number, case)
+        if path.is_file() and (entry.presegmentation is None or saved_over(path, entry.presegmentation)):
+            shown = path.relative_to(root).as_posix()
+            what = "was not handed out" if entry.presegmentation is None else "has been changed"
             where = " or ".join(save_as for _, save_as in slots(entry))
-            sentence = f"{shown} has been changed; if it is now the label, save it as {where}."
+            sentence = f"{shown} {what}; if it is now the label, save it as {where}."
             complaints.append(Complaint(shown, sentence, case))
     return complaints
+
+
+def _file(root: Path, number: int, case: str) -> Path:
+    return root / f"worklist/round_{number:03d}" / f"{case}_seg.nii.gz"

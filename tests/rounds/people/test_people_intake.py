@@ -295,6 +295,20 @@ def test_a_pre_segmentation_that_was_corrected_in_its_place_is_named_and_hides_n
     assert label.presegmentation_dice is None
 
 
+def test_a_label_beside_the_images_of_a_list_without_pre_segmentations_is_named(desk):
+    """As of the cold start, when there is no committee."""
+    desk.ledger.worklists = [[Entry(FIRST), Entry(SECOND)]]
+    desk.worklist.mkdir(parents=True, exist_ok=True)
+    desk.save(FIRST, desk.worklist / f"{FIRST}_seg.nii.gz")
+    (sentence,) = desk.take()
+    assert sentence == (
+        f"worklist/round_000/{FIRST}_seg.nii.gz was not handed out; if it is now the label, save it as "
+        f"labels/{FIRST}.nii.gz."
+    )
+    desk.save(FIRST)
+    assert desk.take() == []
+
+
 def test_a_corrected_pre_segmentation_is_named_with_each_annotators_place_unless_its_case_is_declined(desk):
     desk.hand_out(FIRST, SECOND)
     first, second = desk.ledger.worklists[0]
