@@ -32,7 +32,7 @@ from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound, Hook
 from svgd_monai.rounds.ledger import Ledger
 from svgd_monai.rounds.lock import run_lock
 from svgd_monai.rounds.log import log_end, log_round
-from svgd_monai.rounds.prepare import check_parts, compares_voxels, prepare_volumes
+from svgd_monai.rounds.prepare import check_mended, check_parts, compares_voxels, prepare_volumes
 from svgd_monai.rounds.record import run_record
 from svgd_monai.rounds.round import Round
 from svgd_monai.rounds.run_folder import RunFolder, removable
@@ -135,6 +135,7 @@ class ActiveLearning:
                 logger.info("The run in %s is finished; nothing is left to do.", self.folder.root)
                 return
             self.folder.check_files()
+            check_mended(self.stages, self.folder)
             preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
             flags_file = self.folder.root / FLAGS_FILE
             volumes = Path(self.settings["cache_dir"]) / "volumes"

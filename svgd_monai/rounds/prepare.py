@@ -65,6 +65,22 @@ def check_parts(stages: Stages, folder: RunFolder) -> None:
         parser.get_parsed_content("loss")
         check_optimizer(parser.get_parsed_content("optimizer"))
         transform_key(parser.get_parsed_content("preprocessing").flatten().transforms)
+        _check_targets(stages)
+
+
+def check_mended(stages: Stages, folder: RunFolder) -> None:
+    """Look the components of a run that goes on up once more, when it is known to be that run.
+
+    A file of a stage that has left nothing may have changed behind a training.
+
+    Raises:
+        SettingsError: a component of a stage is not there or takes other keywords.
+    """
+    if folder.holds_training:
+        _check_targets(stages)
+
+
+def _check_targets(stages: Stages) -> None:
     for stage in SHARED:
         check_targets(stages.parser(stage))
 

@@ -100,7 +100,7 @@ class Stages:
     def _check_reach(self, stage: str, further: Sequence[Path]) -> None:
         """A file that changes a stage is no place for what the loop sets in it: the loop's value would stand."""
         for path in further:
-            keys = {str(key).removeprefix("+").partition("#")[0] for key in ConfigParser.load_config_file(str(path))}
+            keys = {str(key).lstrip("+~").partition("#")[0] for key in ConfigParser.load_config_file(str(path))}
             if lost := sorted(keys & (self.overrides.keys() | ROUND_KEYS)):
                 raise SettingsError(
                     f"stages#{stage}: {path} sets {', '.join(lost)}, which the loop itself sets "

@@ -163,6 +163,37 @@ class TestMistakes:
         assert result.exit_code == 1
         assert result.last_line.startswith("stages#train: the training has left no committee; train#handlers needs")
 
+    @pytest.mark.parametrize("stage", ["train", "evaluate", "acquire"])
+    @pytest.mark.parametrize(
+        ("component", "sentence"),
+        [
+            ("{_target_: NoHandler}", "_target_: 'NoHandler' is neither"),
+            ("{_target_: StatsHandler, nam: x}", "_target_: "),
+        ],
+    )
+    def test_a_component_that_cannot_be_is_refused_before_anything_is_made(
+        self, bundle, at_desk, stage, component, sentence, tmp_path
+    ):
+        handlers = "+train#handlers" if stage == "train" else "+handlers"
+        (tmp_path / "mine.yaml").write_text(f"{handlers}: [{component}]\n")
+        result = loop(bundle, tmp_path / "out", **{f"stages#{stage}": [f"{stage}.yaml", str(tmp_path / "mine.yaml")]})
+        assert result.exit_code == 1
+        assert result.last_line.startswith(sentence)
+        assert not (tmp_path / "out").exists()
+
+    def test_a_file_that_fails_behind_the_training_is_mended(self, bundle, at_desk, tmp_path):
+        mine = tmp_path / "mine.yaml"
+        files = {"stages#evaluate": ["evaluate.yaml", str(mine)]}
+        mine.write_text("+handlers: [{_target_: builtins.dict}]\n")  # which cannot be attached
+        assert loop(bundle, tmp_path / "out", **files).exit_code == 1
+        committee = tmp_path / "out/round_000/committee.pt"
+        trained = committee.stat().st_mtime_ns
+        mine.write_text("+handlers: [{_target_: NoHandler}]\n")
+        assert loop(bundle, tmp_path / "out", **files).last_line.startswith("_target_: 'NoHandler' is neither")
+        mine.write_text("+handlers: [{_target_: StatsHandler}]\n")
+        assert loop(bundle, tmp_path / "out", **files).exit_code == 0
+        assert committee.stat().st_mtime_ns == trained
+
     def test_a_missing_file_is_named(self, bundle, at_desk, tmp_path):
         result = loop(bundle, tmp_path / "out", **{"stages#train": ["train.yaml", "nowhere.yaml"]})
         assert result.exit_code == 1

@@ -51,7 +51,7 @@ from svgd_monai.rounds.people.notes import Complaint
 from svgd_monai.rounds.people.selection import choose_validation
 from svgd_monai.rounds.people.sheet import SHEET_FILE, summary
 from svgd_monai.rounds.people.worklists import Worklists
-from svgd_monai.rounds.prepare import check_parts, compares_voxels, prepare_items
+from svgd_monai.rounds.prepare import check_mended, check_parts, compares_voxels, prepare_items
 from svgd_monai.rounds.record import people_record
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ class PeopleLearning(ActiveLearning):
                 if finished:
                     self.folder.reopen()
                 self.folder.check_files()
+                check_mended(self.stages, self.folder)
                 preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
                 volumes, flags_file = Path(self.settings["cache_dir"]) / "volumes", self.folder.root / FLAGS_FILE
                 compared = self.data.pool if compares_voxels(self.settings) else ()
