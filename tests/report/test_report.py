@@ -283,7 +283,8 @@ def test_the_difference_that_a_study_finds_after_correction_is_stated(tmp_path, 
         return sum(stats.nct.sf(sign * critical, 3, 2 * difference / spread) if sign > 0
                    else stats.nct.cdf(-critical, 3, 2 * difference / spread) for sign in (1, -1))  # fmt: skip
 
-    found = re.search(r"; it must be (0\.\d+) to survive it among 3 pairs as often, with n = 4\)\. Fix", content)
+    wanted = r"; it must be (0\.\d+) to survive it among 3 pairs as often, with n = 4\)\. Fix the number"
+    found = re.search(wanted, content)
     assert chance(float(found[1]), 0.05 / 3) == pytest.approx(0.8, abs=0.01)
     assert float(found[1]) > float(pooled["detectable_difference"])
 
