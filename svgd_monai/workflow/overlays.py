@@ -23,7 +23,9 @@ logger = logging.getLogger(__name__)
 _ALIKE = 0.8
 
 
-def check_overlays(files: str | Sequence[str], stages: Mapping[str, Any] | None = None) -> None:
+def check_overlays(
+    files: str | Path | Sequence[str | Path] | Mapping[str, Any], stages: Mapping[str, Any] | None = None
+) -> None:
     """Refuse keys that are misspelt, and warn of others that have no effect.
 
     A key is known that stands in a configuration beside the first file (for an overlay serves all of a bundle's), or
@@ -36,7 +38,9 @@ def check_overlays(files: str | Sequence[str], stages: Mapping[str, Any] | None 
     Raises:
         SettingsError: nobody knows a key that is like one that is known, or a key begins with a ``~``.
     """
-    first, *overlays = (Path(name) for name in (files.split(",") if isinstance(files, str) else files))
+    if isinstance(files, Mapping):  # of a program that gives the content itself
+        return
+    first, *overlays = map(Path, files.split(",") if isinstance(files, str) else ensure_tuple(files))
     given = [(path, key) for path in overlays for key in _keys(path)]
     for path, key in given:
         if key.startswith("~"):
@@ -45,7 +49,8 @@ def check_overlays(files: str | Sequence[str], stages: Mapping[str, Any] | None 
     if not unsure:
         return
     own = sorted(path for suffix in ("yaml", "yml", "json") for path in first.parent.glob(f"*.{suffix}"))
-    further = [Path(name) for names in (stages or {}).values() for name in ensure_tuple(names)]
+    listed = stages.values() if isinstance(stages, Mapping) else ()  # what is none is refused when it is used
+    further = [Path(name) for names in listed for name in ensure_tuple(names) if isinstance(name, str)]
     known = set(KEYS).union(*map(_keys, own))
     text = "\n".join(path.read_text("utf-8", "replace") for path in (*own, *overlays, *further) if path.is_file())
     for path, key in unsure:

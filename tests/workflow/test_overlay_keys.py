@@ -35,6 +35,12 @@ def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(key, meant, suffi
         assert str(caught.value) == sentence
 
 
+def test_a_file_by_itself_and_a_content_that_a_program_gives_have_no_overlay(loop, caplog):
+    for files in (str(loop), loop, [loop], {"optimiser": 1}):
+        check_overlays(files)
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("stage", ["active_learning", "train", "evaluate", "acquire", "inference", "study"])
 def test_an_overlay_serves_every_configuration_of_its_bundle(stage, bundle, tmp_path, caplog):
     keys = ("loss", "optimizer", "architecture", "intensity", "stages", "rounds", "methods", "_note", "+imports")
@@ -54,7 +60,7 @@ def test_a_key_that_something_refers_to_is_known_and_another_is_told(loop, tmp_p
     told = f"{mine}: no configuration has the key other, and nothing refers to it: it has no effect"
     assert caplog.messages == [told]
     caplog.clear()
-    check_overlays(files)
+    check_overlays(files, {"train": None, "evaluate": [3]})
     assert caplog.messages == [told, told.replace("other", "far_out").replace(str(mine), str(further))]
 
 
