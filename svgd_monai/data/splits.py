@@ -126,7 +126,8 @@ def read_split(
     if "seeds" in content:
         seeds = content["seeds"]
         if not isinstance(seeds, Mapping) or not isinstance(seeds.get(str(seed)), Mapping):
-            known = ", ".join(seeds) if isinstance(seeds, Mapping) else "none"
+            names = [name if name.isdecimal() else repr(name) for name in seeds] if isinstance(seeds, Mapping) else []
+            known = ", ".join(names) or "none"
             raise DataError(f"{file} has no split for seed {seed}, its seeds are: {known}.")
         roles = {**content, **seeds[str(seed)]}
     known_cases = frozenset(cases)

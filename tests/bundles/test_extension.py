@@ -111,6 +111,7 @@ class TestLoop:
         events = b"".join(p.read_bytes() for p in (desk / "runs/segresnet/tensorboard").iterdir())
         assert b"dice_test/mean" in events
 
+    @pytest.mark.long
     def test_interrupted_and_started_again_equals_an_uninterrupted_one(self, bundle, page, at_desk, done, monkeypatch):
         command = printed_commands(page, HEADING)[0].replace("runs/segresnet", "runs/interrupted")
         step, calls = PosteriorStep.__call__, []

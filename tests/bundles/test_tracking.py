@@ -36,6 +36,7 @@ def test_a_training_is_tracked_with_its_configuration(phantom_mr, tmp_path):
     assert [name for name in artifacts["mine"] if name.startswith("config_")] != []
 
 
+@pytest.mark.long
 def test_every_stage_of_a_round_is_a_run_and_tracking_changes_no_result(phantom_mr, tmp_path):
     pytest.importorskip("mlflow", reason="mlflow is not installed")
     keys = {**KEYS, "rounds": 1}

@@ -7,7 +7,7 @@ import tracemalloc
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from svgd_monai.data import check_cases, read_dataset, read_images, read_split
@@ -128,6 +128,7 @@ def test_entries_of_a_data_list(tmp_path, entries):
 
 
 @many
+@example(content={"\n": None}, roles=dict.fromkeys(("initial", "pool", "validation", "test")))
 @given(content=plain, roles=st.fixed_dictionaries(dict.fromkeys(("initial", "pool", "validation", "test"), plain)))
 def test_split_files(tmp_path, content, roles):
     path = tmp_path / "split.json"

@@ -195,6 +195,7 @@ def test_redraws_cost_no_label_and_add_training_items(eight_cases, tmp_path):
     assert sum(case["times_drawn"] for case in ledger["cases"].values()) == int(last["training_items"])
 
 
+@pytest.mark.long
 def test_a_warm_start_begins_at_the_committee_of_the_round_before(eight_cases, tmp_path):
     # Steps so small that nothing moves: the second committee is the first if it starts there.
     keys = {**SMALL, "initial_labelled": 3, "rounds": 1, "learning_rate": 1e-30}

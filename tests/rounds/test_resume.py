@@ -42,8 +42,11 @@ MOMENTS = {
 }
 
 
-#: Those at which least is at stake.
-LONG = ("in the first seconds", "between the run's record and its ledger", "between rounds")
+#: Those at which least is at stake, or which tests/faults strikes at as well.
+LONG = (
+    "in the first seconds", "between the run's record and its ledger", "between rounds",
+    "between write and rename of a committee", "between queries and ledger", "behind the last round's scores",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("moment", [pytest.param(m, marks=pytest.mark.long) if m in LONG else m for m in MOMENTS])

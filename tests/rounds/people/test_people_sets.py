@@ -105,6 +105,7 @@ def test_a_validation_set_that_comes_later_joins_the_cases_that_validate_already
     assert [row["unique_labels"] for row in curve(tmp_path)] == ["3", "5"], "the team's own set costs people no label"
 
 
+@pytest.mark.long
 def test_a_warm_start_never_validates_on_what_it_has_trained_on(pool, tmp_path):
     team = Team(pool, tmp_path, rounds=1, min_validation=4, warm_start="true")
     team.works()
@@ -319,6 +320,7 @@ def test_people_keys_may_change_from_command_to_command_and_others_may_not(pool,
     assert team.command(queries_per_round=1).last_line.startswith("queries_per_round: ")
 
 
+@pytest.mark.long
 def test_the_other_bundle_serves_people_too(tmp_path):
     dataset = make_phantom(tmp_path / "ct", "ct", 5)
     config = CONFIG.parents[2] / "pancreas_ct_svgd/configs/active_learning.yaml"
