@@ -70,9 +70,10 @@ def resolve_strategy(path: str) -> Strategy:
     if isinstance(found, Strategy):
         return Strategy(path, found.uncertainty_map, found.uses_information, found.score)
     if not callable(found) or inspect.isclass(found) or not _takes_three(found):
-        kind = "is a class" if inspect.isclass(found) else f"is of the type {type(found).__name__}"
-        if callable(found) and not inspect.isclass(found):
-            kind = "takes others"
+        if inspect.isclass(found):
+            kind = "is a class"
+        else:
+            kind = "takes others" if callable(found) else f"is of the type {type(found).__name__}"
         wanted = "a function of three arguments (view, options, query)"
         raise _refusal(path, f"{attribute} must be {wanted} and {kind}")
     uncertainty_map: Any = getattr(found, "uncertainty_map", "entropy")
