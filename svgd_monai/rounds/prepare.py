@@ -69,7 +69,7 @@ def check_parts(stages: Stages, folder: RunFolder) -> None:
 
 
 def check_mended(stages: Stages, folder: RunFolder) -> None:
-    """Look the components of a run that goes on up once more, when it is known to be that run.
+    """Look up the components of a run that goes on, once it is known to be that run.
 
     A file of a stage that has left nothing may have changed behind a training.
 
