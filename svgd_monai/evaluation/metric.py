@@ -30,5 +30,5 @@ class CaseDice(CumulativeIterationMetric):
         return torch.tensor([dice_per_class(p, t, y.shape[1]) for p, t in pairs], dtype=torch.float64, device=y.device)
 
     def aggregate(self) -> Tensor:
-        """The mean, shape ()."""
-        return torch.tensor(mean_of_known(mean_over_cases(self.get_buffer().tolist())))
+        """The mean, shape (), in double precision."""
+        return torch.tensor(mean_of_known(mean_over_cases(self.get_buffer().tolist())), dtype=torch.float64)
