@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from types import TracebackType
+from types import CodeType, TracebackType
 
 import torch
 from monai.utils import OptionalImportError
@@ -20,6 +20,8 @@ from svgd_monai.files import reason
 GO_ON = "the same command goes on where this one stopped"
 #: What a file system says of itself, though not always of which file: TensorBoard's writer does not.
 _FILE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+#: What calls a component: MONAI, and the committee for each of its members.
+_MAKERS = frozenset({("monai.utils.module", "instantiate"), ("svgd_monai.committee.particles", "fresh_network")})
 _IN_TRACEBACK = re.compile(rf"^{SvgdMonaiError.__module__}\.\w+: (.+)$", re.MULTILINE)
 
 
@@ -104,14 +106,24 @@ def _mistake(error: BaseException) -> str | None:
         # Behind these words MONAI hands on the traceback of the import.
         text = text.partition(" For details about installing")[0].partition(" Original traceback")[0]
         return f"A component needs a package that is not installed: {text.rstrip('.')}."
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    place = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
+    places = [
+        (str(frame.f_globals.get("__name__", "")), frame.f_code) for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    place = places[-1][0] if places else ""
     if place == "monai.utils.module" and isinstance(error, ModuleNotFoundError):
         return no_component(text.removeprefix("Cannot locate class or function path: "))
     if place == "monai.utils.module" and isinstance(error, TypeError):  # the call itself, nothing within
         return f"_target_: {text}."
     if place == "monai.bundle.reference_resolver" and isinstance(error, ValueError):
         return f"{text[:1].upper()}{text[1:]}."
-    return None
+    return _refusal(places, text) if isinstance(error, ValueError) else None
+
+
+def _refusal(places: list[tuple[str, CodeType]], text: str) -> str | None:
+    """The sentence of a constructor of MONAI's or torch's that refuses a value which a configuration gives it."""
+    makers = [number for number, (module, code) in enumerate(places) if (module, code.co_name) in _MAKERS]
+    called = places[makers[-1] + 1 :] if makers else []
+    if not all(module.partition(".")[0] in {"monai", "torch"} for module, _ in called):  # a user's own tells where
+        return None
+    refusing = next((code.co_qualname for _, code in called if code.co_name == "__init__"), None)
+    return None if refusing is None else f"_target_: {refusing}(): {text}."

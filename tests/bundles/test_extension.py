@@ -394,7 +394,13 @@ class TestMistakes:
             ),
             ("loss: {_target_: half_written.Loss}", "_target_: problem in "),
             ("loss: {_target_: DiceCELoss, soft_max: true}", "_target_: DiceCELoss.__init__() got an unexpected "),
+            ("loss: {_target_: DiceCELoss, reduction: meen}", "_target_: DiceCELoss.__init__(): By 'meen', did you "),
             ("architecture: {_target_: UNet, _mode_: callable}", "architecture: UNet.__init__() missing "),
+            (
+                "architecture: {_target_: UNet, _mode_: callable, spatial_dims: 3, in_channels: 1, out_channels: 3, "
+                "channels: [8, 16], strides: [2], act: relux}",
+                "_target_: UNet.__init__(): By 'RELUX', did you mean 'RELU",
+            ),
             (
                 "architecture: {_target_: VNet, _mode_: callable, acti: relu}",
                 "architecture: got an unexpected keyword ",

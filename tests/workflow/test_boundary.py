@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 import yaml
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from torch._utils import ExceptionWrapper
 
 from svgd_monai.errors import CheckpointError, DataError, SvgdMonaiError
@@ -98,6 +98,39 @@ class TestSentence:
         with pytest.raises(SystemExit) as caught, boundary():
             (tmp_path / "nowhere/file").write_text("")
         assert caught.value.code == f"{tmp_path / 'nowhere/file'}: No such file or directory."
+
+    @pytest.mark.parametrize(
+        ("component", "sentence"),
+        [
+            ({"_target_": "DiceLoss", "sigmoid": True, "softmax": True}, "DiceLoss.__init__(): Incompatible values: "),
+            ({"_target_": "torch.optim.SGD", "params": [torch.zeros(1)], "lr": -1.0}, "SGD.__init__(): Invalid learn"),
+        ],
+    )
+    def test_of_a_value_that_a_component_of_a_library_refuses(self, component, sentence):
+        with pytest.raises(RuntimeError, match=r"^Failed to instantiate") as caught:
+            ConfigParser({"component": component}).get_parsed_content("component")
+        assert ending(caught.value).startswith(f"_target_: {sentence}")
+
+    @pytest.mark.parametrize(
+        "component",
+        [
+            {"_target_": "their_loss.Own", "classes": 1},
+            {"_target_": "their_loss.wrapped", "reduction": "meen"},
+            {"_target_": "monai.utils.look_up_option", "opt_str": "a", "supported": ["b"]},
+        ],
+        ids=["their own check", "a library within", "no constructor"],
+    )
+    def test_any_other_wrong_value_stays_and_tells_where(self, component, tmp_path, monkeypatch):
+        (tmp_path / "their_loss.py").write_text(
+            "import monai\nclass Own:\n    def __init__(self, classes):\n        raise ValueError('too few')\n"
+            "def wrapped(reduction):\n    return monai.losses.DiceLoss(reduction=reduction)\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(RuntimeError, match=r"^Failed to instantiate") as caught:
+            ConfigParser({"component": component}).get_parsed_content("component")
+        with pytest.raises(RuntimeError) as raised, boundary():
+            raise caught.value
+        assert raised.value is caught.value
 
     @pytest.mark.parametrize(
         ("error", "begin"),
