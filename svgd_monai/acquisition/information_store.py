@@ -151,7 +151,7 @@ class InformationStore:
         lacking = np.sort(first[self._table.lacks(unique)])
         work: dict[str, list[str]] = {}
         for place in lacking.tolist():
-            row, column = (keys[at] for keys, at in zip((rows, columns), divmod(place, len(columns)), strict=True))
+            row, column = rows[place // len(columns)], columns[place % len(columns)]
             others = work.setdefault(row, [])
             if column != row:
                 others.append(column)

@@ -86,6 +86,7 @@ class PoolInformation:
         self.store = InformationStore(store, settings)
         self._position = {item["case"]: index for index, item in enumerate(dataset.data)}
         self._key = {item["case"]: item.get("fingerprint", item["image"]) for item in dataset.data}
+        self._shape: torch.Size | None = None  # of the first image, where there is no grid
         # A single channel keeps the image's own key.
         self._suffixes = [f":{channel}" for channel in range(channels)] if channels > 1 else [""]
         self._place = {
@@ -99,7 +100,7 @@ class PoolInformation:
 
         Args:
             cases: N pool cases.
-            labelled: the distinct labelled cases, at least one.
+            labelled: the distinct labelled cases; without any, all share 0.
 
         Returns:
             (N,) float64, nats; NaN where it is undefined (a constant image).
@@ -181,8 +182,7 @@ class PoolInformation:
         return bool(is_constant(middles, bins) or is_constant(body, bins))
 
     def _check_shape(self, image: Tensor) -> None:
-        first = getattr(self, "_shape", image.shape)
-        self._shape = first
+        first = self._shape = self._shape or image.shape
         if image.shape != first:
             raise SettingsError(
                 f"mi_grid: null needs volumes of one shape, the pool has {tuple(first[1:])} and "

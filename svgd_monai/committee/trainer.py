@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Events
 from monai.data import MetaTensor
-from monai.engines import SupervisedTrainer, default_prepare_batch
+from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.transforms import Decollated
 from monai.utils.enums import CommonKeys as Keys
@@ -70,7 +70,7 @@ class CommitteeTrainer(SupervisedTrainer):
 
     Raises:
         SettingsError: the optimiser has a weight decay, mixes the particles, ascends or does not hold them,
-            ``member_batches`` or ``on_bad_particle`` is unknown, or ``compile`` is set.
+            ``member_batches`` or ``on_bad_particle`` is unknown, or ``compile`` or ``accumulation_steps`` is set.
     """
 
     def __init__(
@@ -87,11 +87,14 @@ class CommitteeTrainer(SupervisedTrainer):
         on_bad_particle: str = "restore",
         seed: int = 0,
         amp: bool = False,
-        prepare_batch: Callable[..., Any] = default_prepare_batch,
         **kwargs: Any,
     ) -> None:
         if kwargs.get("compile"):
             raise SettingsError("compile: a trainer of particles runs them one by one and cannot compile them.")
+        if kwargs.get("accumulation_steps", 1) > 1:
+            raise SettingsError(
+                "accumulation_steps: the particles move after every batch; give a larger batch_size in its place."
+            )
         check_optimizer(optimizer)
         if not any(held is network.values for group in optimizer.param_groups for held in group["params"]):
             raise SettingsError("optimizer: it does not hold the particles; give it the network's parameters.")
@@ -104,7 +107,6 @@ class CommitteeTrainer(SupervisedTrainer):
             network=network,
             optimizer=optimizer,
             loss_function=loss_function,
-            prepare_batch=prepare_batch,
             amp=False,
             **kwargs,
         )

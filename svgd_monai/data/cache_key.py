@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import monai
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from svgd_monai.errors import SettingsError
 
@@ -34,8 +38,8 @@ def transform_key(transforms: Sequence[Any]) -> bytes:
     digest = hashlib.sha256(f"{FORMAT} {monai.__version__}\n".encode())
     for transform in transforms:
         try:
-            content = pickle.dumps(transform, protocol=4)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            content = _pickled(transform)
+        except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
             raise SettingsError(
                 f"{type(transform).__name__} cannot be part of a cache's key ({error}); define the function that it "
                 "calls in a module, and give its dotted path."
@@ -50,6 +54,30 @@ def transform_key(transforms: Sequence[Any]) -> bytes:
     return digest.hexdigest().encode()
 
 
+class _Pickler(pickle.Pickler):
+    """Writes sets and tensors as every process would: pickle goes by a set's own order, torch adds an address."""
+
+    def persistent_id(self, obj: Any) -> Any:
+        """What makes ``obj``, and with which arguments; None for all else, which is written as ever."""
+        if type(obj) in (set, frozenset):
+            return type(obj), sorted(obj, key=_pickled)
+        if isinstance(obj, Tensor) and obj.layout is torch.strided:
+            values = obj.detach().cpu().as_subclass(Tensor).clone(memory_format=torch.contiguous_format)
+            content = values.reshape(-1).view(torch.uint8).numpy()
+            return _tensor, content, obj.dtype, tuple(obj.shape), type(obj), vars(obj)
+        return None
+
+
+def _pickled(value: Any) -> bytes:
+    content = io.BytesIO()
+    _Pickler(content, protocol=4).dump(value)
+    return content.getvalue()
+
+
+def _tensor(content: NDArray[np.uint8], dtype: torch.dtype, shape: tuple[int, ...], *_: Any) -> Tensor:
+    return torch.from_numpy(content).view(dtype).reshape(shape)
+
+
 class _Modules(pickle.Unpickler):
     """Finds the modules of the classes, of those that they inherit from, and of the functions in what was pickled."""
 
@@ -61,3 +89,7 @@ class _Modules(pickle.Unpickler):
         found = super().find_class(module, name)
         self.found |= {module, *(base.__module__ for base in getattr(found, "__mro__", ()))}
         return found
+
+    def persistent_load(self, pid: Any) -> Any:
+        make, *arguments = pid
+        return make(*arguments)

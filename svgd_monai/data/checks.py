@@ -128,9 +128,14 @@ def complaint(bad: Mapping[str, str]) -> DataError:
     (case, words), *others = bad.items()
     sentence = f"Case {case}: {words.removesuffix('.')}"
     if others:
-        names = ", ".join([name for name, _ in others[:NAMED_CASES]] + ["..."] * (len(others) > NAMED_CASES))
+        names = named([name for name, _ in others])
         sentence += f" (and {len(others)} more bad case{'s' * (len(others) > 1)}: {names})"
     return DataError(f"{sentence}.")
+
+
+def named(cases: Sequence[str]) -> str:
+    """The names of the first :data:`NAMED_CASES` cases, for a sentence."""
+    return ", ".join([*cases[:NAMED_CASES], *["..."] * (len(cases) > NAMED_CASES)])
 
 
 def _check_geometry(image: Volume, label: Volume) -> None:
@@ -173,9 +178,8 @@ def _count_classes(label: Volume, classes: Mapping[int, str]) -> dict[int, int]:
     """Number of voxels of each class."""
     # As training sees them: 20 times a factor of 0.1 in single precision is 2.00000003 in double, and 2 in single.
     values = label.values.astype(np.float32) if label.values.dtype.kind == "f" else label.values
-    if values.dtype.kind == "f" and (values != np.rint(values)).any():
-        odd = values[values != np.rint(values)][0]
-        raise DataError(f"{label.path} has the label value {odd:g}, which is not a whole number.")
+    if values.dtype.kind == "f" and (broken := values[values != np.rint(values)]).size:
+        raise DataError(f"{label.path} has the label value {broken[0]!s}, which is not a whole number.")
     if values.min() < 0 or values.max() > max(classes):
         odd = np.setdiff1d(values, list(classes))[0]
         raise DataError(f"{label.path} has the label value {odd:g}, the task's classes are {dict(classes)}.")

@@ -102,7 +102,7 @@ class VolumeDataset(PersistentDataset):
 
     def _transform(self, index: int) -> Any:
         item = range(len(self.data))[index]
-        if isinstance(index, Draw) and isinstance(self.transform, Compose):
+        if isinstance(index, Draw):
             # 32 bits are what numpy's legacy RandomState, on which MONAI's transforms rest, takes.
             self.transform.set_random_state(seed=derive_seed(self.seed, index.number) % (1 << 32))
         volume = self._preprocessed(item)
@@ -129,7 +129,7 @@ class VolumeDataset(PersistentDataset):
 
     def _preprocessed(self, item: int) -> Any:
         if item not in self._memory:
-            volume = self._cachecheck(copy.deepcopy(self.data[item]))
+            volume = self.prepare(item)
             size = sum(v.nbytes for v in volume.values() if hasattr(v, "nbytes"))
             if self._memory_bytes + size > self.memory:
                 return volume

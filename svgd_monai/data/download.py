@@ -68,6 +68,10 @@ def _download(folder: Path) -> None:
         extracted = staging / folder.name
         if not (extracted / "dataset.json").is_file():
             raise FileNotFoundError(f"the archive holds no {folder.name}/dataset.json")
-        extracted.rename(folder)
+        try:
+            extracted.rename(folder)
+        except OSError:
+            if not is_folder(folder):  # of several processes, as a training on several GPUs has, another was first
+                raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)

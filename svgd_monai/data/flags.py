@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool3d
 
 from svgd_monai.data.check_cache import CaseFacts
-from svgd_monai.data.checks import NAMED_CASES
+from svgd_monai.data.checks import named
 from svgd_monai.files import write_csv
 
 FLAGS_FILE = "flagged_cases.csv"
@@ -78,22 +78,34 @@ def find_copies(signatures: Mapping[str, Tensor]) -> list[Flag]:
     if len(signatures) < 2:
         return []
     cases = list(signatures)
-    matrix = torch.stack([signatures[case] for case in cases])
-    nearest, place = [], []
-    for start in range(0, len(cases), _BLOCK):
-        rows = matrix[start : start + _BLOCK] @ matrix.T
-        rows[torch.arange(len(rows)), torch.arange(start, start + len(rows))] = -2.0  # itself
-        best = rows.max(1)
-        nearest.append(best.values)
-        place.append(best.indices)
-    alike = torch.cat(nearest).double()
+    nearest, place = _nearest(torch.stack([signatures[case] for case in cases]))
+    alike = nearest.double()
     usual = 1.0 - float(alike.median())
     least = min(max(_ALIKE, 1.0 - _CLOSER * usual), _SAME)
     return [
         Flag(case, "copy", f"correlation {value:.4f}", cases[other])
-        for case, value, other in zip(cases, alike.tolist(), torch.cat(place).tolist(), strict=True)
+        for case, value, other in zip(cases, alike.tolist(), place.tolist(), strict=True)
         if value >= least
     ]
+
+
+def _nearest(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) highest correlation of each row of (N, K) signatures with another one, and which that is.
+
+    Each pair is multiplied once. Trees or pivots would rule out few pairs: a scan is hardly closer to its nearest than
+    scans are to one another (of Task04's, half correlate above 0.88 with their nearest, and half of all pairs above
+    0.72).
+    """
+    nearest, place = torch.full((len(matrix),), -torch.inf), torch.zeros(len(matrix), dtype=torch.long)
+    for start in range(0, len(matrix), _BLOCK):
+        block, rest = slice(start, start + _BLOCK), slice(start, None)
+        products = matrix[block] @ matrix[rest].T
+        products.fill_diagonal_(-torch.inf)  # itself
+        for cases, axis in ((block, 1), (rest, 0)):
+            values, places = products.max(axis)
+            place[cases] = torch.where(values > nearest[cases], places + start, place[cases])
+            nearest[cases] = torch.maximum(values, nearest[cases])
+    return nearest, place
 
 
 def find_far(facts: Mapping[str, CaseFacts]) -> list[Flag]:
@@ -157,6 +169,5 @@ def report_flags(
     write_csv(path, FLAG_COLUMNS, rows)
     if flags:
         cases = list(dict.fromkeys(flag.case for flag in flags))
-        names = ", ".join(cases[:NAMED_CASES] + ["..."] * (len(cases) > NAMED_CASES))
-        logger.warning("%d cases look odd, see %s before you label them: %s", len(cases), Path(path), names)
+        logger.warning("%d cases look odd, see %s before you label them: %s", len(cases), Path(path), named(cases))
     return flags

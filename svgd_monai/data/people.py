@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,10 +114,8 @@ def find_people_data(
         DataError: a folder or an image is missing, an image has the name of another's pre-segmentation, or two sets
             disagree about a case; the sentence begins with the key.
     """
-    try:
+    with _beginning_with("images"):
         pool = {item["case"]: item for item in read_images(images, allow_outside=allow_outside)}
-    except DataError as error:
-        raise DataError(f"images: {error}") from error
     held = {
         key: {} if path is None else read_labelled_folder(path, key, allow_outside)
         for key, path in (("validation", validation), ("test", test))
@@ -152,20 +151,31 @@ def read_labelled_folder(path: str | os.PathLike[str], key: str, allow_outside: 
         allow_outside: accept files that ``dataset.json`` names outside the folder.
 
     Raises:
-        DataError: the folder has neither form, or an image has no label of the same name.
+        DataError: the folder has neither form, an image has no label of the same name, or a file is missing or wrong;
+            the sentence begins with the key.
     """
     root = Path(path).absolute()
-    if is_file(root / "dataset.json"):
-        return read_dataset(root, allow_outside).items
-    for images, labels in _FOLDERS:
-        if is_folder(root / images) and is_folder(root / labels):
-            return {item["case"]: _paired(item, root / labels, key) for item in read_images(root / images)}
-    raise DataError(f"{key}: {root} has neither a dataset.json nor the folders images and labels.")
+    with _beginning_with(key):
+        if is_file(root / "dataset.json"):
+            return read_dataset(root, allow_outside).items
+        for images, labels in _FOLDERS:
+            if is_folder(root / images) and is_folder(root / labels):
+                return {item["case"]: _paired(item, root / labels) for item in read_images(root / images)}
+        raise DataError(f"{root} has neither a dataset.json nor the folders images and labels.")
 
 
-def _paired(item: Item, labels: Path, key: str) -> Item:
+@contextmanager
+def _beginning_with(key: str) -> Iterator[None]:
+    """Put a configuration's key before the sentence of an error."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
+
+
+def _paired(item: Item, labels: Path) -> Item:
     found = [labels / f"{item['case']}{suffix}" for suffix in NIFTI_SUFFIXES]
     for path in found:
         if is_file(path):
             return {**item, "label": str(path)}
-    raise DataError(f"{key}: the case {item['case']} has no label {found[0]}.")
+    raise DataError(f"the case {item['case']} has no label {found[0]}.")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.metrics.utils import get_edge_surface_distance
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from svgd_monai.acquisition import maps_from_statistics, reduce_map
 from svgd_monai.data.spatial import to_grid
-from svgd_monai.statistics import EXTRA_CHANNELS, expected_calibration_error, mean_probability
+from svgd_monai.statistics import expected_calibration_error, mean_probability
 
 #: Bins of confidence, [0, 0.1), ..., [0.9, 1], for calibration.
 CALIBRATION_BINS = 10
@@ -29,7 +30,8 @@ class CaseResult:
             0 where one of them does.
         dice_grid: likewise, on the working grid.
         hausdorff95: per class, 95 % Hausdorff distance in mm, original geometry; NaN where either is empty.
-        surface_distance: per class, mean symmetric surface distance in mm; likewise.
+        surface_distance: per class, mean symmetric surface distance in mm; likewise. Of a single slice both are
+            distances of outlines.
         volume_ml: per class, predicted, original geometry.
         uncertainty: the case's value of the run's uncertainty map.
         calibration: (bins, 3): voxels, sum of confidence, correct voxels, by the mean probability of the predicted
@@ -71,22 +73,24 @@ def measure_case(
     probability = mean_probability(batch)[0]
     classes = probability.shape[0]
     grid_class = probability.argmax(0, keepdim=True)
+    grid_truth = label_grid.long().to(probability.device)
     truth = label_file.as_tensor().long().to(probability.device)
     file_class = to_grid(probability, affine, label_file).argmax(0, keepdim=True)
 
-    uncertainty = maps_from_statistics(batch, batch.shape[1] - EXTRA_CHANNELS, uncertainty_map)
-    spacing = torch.as_tensor(label_file.affine, dtype=torch.float64)[:3, :3].norm(dim=0)
-    voxel_ml = float(torch.linalg.det(torch.as_tensor(label_file.affine, dtype=torch.float64)[:3, :3]).abs()) / 1000.0
-    hausdorff, surface = _distances(file_class, truth, classes, spacing.tolist()) if distances else ([], [])
-    nothing = [math.nan] * (classes - 1)
+    uncertainty = maps_from_statistics(batch, classes, uncertainty_map)
+    axes = torch.as_tensor(label_file.affine, dtype=torch.float64)[:3, :3]
+    voxel_ml = float(torch.linalg.det(axes).abs()) / 1000.0
+    hausdorff = surface = [math.nan] * (classes - 1)
+    if distances:
+        hausdorff, surface = _distances(file_class, truth, classes, axes.norm(dim=0).tolist())
     return CaseResult(
         dice=dice_per_class(file_class, truth, classes),
-        dice_grid=dice_per_class(grid_class, label_grid.long().to(probability.device), classes),
-        hausdorff95=hausdorff or nothing,
-        surface_distance=surface or nothing,
+        dice_grid=dice_per_class(grid_class, grid_truth, classes),
+        hausdorff95=hausdorff,
+        surface_distance=surface,
         volume_ml=[float((file_class == c).sum()) * voxel_ml for c in range(1, classes)],
         uncertainty=float(reduce_map(uncertainty, grid_class > 0, reduction)),
-        calibration=calibration_bins(probability, label_grid.long().to(probability.device)),
+        calibration=calibration_bins(probability, grid_truth),
     )
 
 
@@ -127,8 +131,6 @@ def calibration_bins(probability: Tensor, truth: Tensor) -> Tensor:
 
 def mean_over_cases(results: Sequence[Sequence[float]]) -> list[float]:
     """Mean per class over cases, NaN left out; NaN where no case has the class."""
-    if not results:
-        return []
     return [mean_of_known(column) for column in zip(*results, strict=True)]
 
 
@@ -145,7 +147,7 @@ def summarise_results(results: Mapping[str, CaseResult], classes: Mapping[int, s
         results: by case.
         classes: name of each label value, background 0 included.
     """
-    names = [name for value, name in sorted(classes.items()) if value > 0]
+    names = _foreground(classes)
     summary: dict[str, Any] = {"cases": len(results)}
     for field in ("dice", "dice_grid", "hausdorff95", "surface_distance"):
         means = mean_over_cases([getattr(result, field) for result in results.values()])
@@ -162,7 +164,7 @@ def case_rows(
     results: Mapping[str, CaseResult], roles: Mapping[str, str], classes: Mapping[int, str]
 ) -> tuple[list[str], list[dict[str, Any]]]:
     """Columns and rows of ``cases.csv``."""
-    names = [name for value, name in sorted(classes.items()) if value > 0]
+    names = _foreground(classes)
     fields = {"dice": "dice", "dice_grid": "dice_grid", "hausdorff95_mm": "hausdorff95",
               "surface_distance_mm": "surface_distance", "volume_ml": "volume_ml"}  # fmt: skip
     columns = ["case", "role", "uncertainty", "dice", "dice_grid"]
@@ -180,10 +182,20 @@ def case_rows(
     return columns, rows
 
 
+def _foreground(classes: Mapping[int, str]) -> list[str]:
+    """Names of all classes but the background, by label value."""
+    return [name for value, name in sorted(classes.items()) if value > 0]
+
+
 def _distances(
     predicted: Tensor, truth: Tensor, classes: int, spacing: Sequence[float]
 ) -> tuple[list[float], list[float]]:
     """95 % Hausdorff and mean symmetric surface distance per foreground class, from one search of the surfaces."""
+    sides = list(truth.shape[1:])
+    if sides.count(1) == 1:  # a single slice, whose outline counts: in space every voxel of it is surface
+        axis = sides.index(1)
+        predicted, truth = predicted.squeeze(axis + 1), truth.squeeze(axis + 1)
+        spacing = [*spacing[:axis], *spacing[axis + 1 :]]
     hausdorff, surface = [math.nan] * (classes - 1), [math.nan] * (classes - 1)
     for c in range(1, classes):
         p, t = (x[0] == c for x in (predicted, truth))
@@ -192,7 +204,8 @@ def _distances(
         _, distances, _ = get_edge_surface_distance(
             p.cpu(), t.cpu(), spacing=list(spacing), symmetric=True, class_index=c
         )
-        hausdorff[c - 1] = max(float(torch.quantile(d, 0.95)) for d in distances)
+        # torch.quantile refuses more than 2^24 values, which noise over a large CT has on its surface.
+        hausdorff[c - 1] = max(float(np.percentile(d.numpy(), 95)) for d in distances)
         surface[c - 1] = float(torch.cat(list(distances)).mean())
     return hausdorff, surface
 

@@ -49,6 +49,7 @@ class CaseWriter:
         self.classes = {value: name for value, name in sorted(classes.items()) if value > 0}
         self.num_members = num_members
         self.rows: list[dict[str, Any]] = []
+        self._written = 0  # rows in the table on disk
         self.columns = ["case", "image"]
         self.columns += [f"volume_ml_{name}" for name in self.classes.values()]
         self.columns += ["uncertainty", "uncertainty_foreground", "agreement_dice"]
@@ -58,13 +59,12 @@ class CaseWriter:
         """Attach to a :class:`~svgd_monai.committee.evaluator.CommitteeEvaluator` that counts votes."""
         engine.add_event_handler(Events.STARTED, self.reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
-        engine.add_event_handler(
-            Events.COMPLETED, lambda _: logger.info("%d images segmented in %s", len(self.rows), self.folder)
-        )
+        engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def reset(self, engine: Engine) -> None:
         """Forget the last run, and remove what one that was killed has left half written."""
         self.rows.clear()
+        self._written = 0
         remove_temporaries(self.folder)
 
     def write(self, engine: Engine) -> None:
@@ -84,8 +84,20 @@ class CaseWriter:
             agreement = agreement_row(output[VOTES], self.num_members, list(self.classes.values()))
             voxel_ml = float(abs(np.linalg.det(images["seg"].affine[:3, :3]))) / 1000.0
             self.rows.append({"case": case, "image": scan} | self._row(mask, uncertainty, voxel_ml) | agreement)
-            # After each case, so that a run that is cut off has the rows of what it left.
-            write_csv(self.folder / INFERENCE_FILE, self.columns, self.rows)
+            # A run that is cut off has the rows of what it left; of many, all but the last in a hundred, for each time
+            # the whole table is written.
+            if len(self.rows) - self._written > self._written // 100:
+                self._write_table()
+
+    def finish(self, engine: Engine) -> None:
+        """Write the rows that are not on disk yet."""
+        if len(self.rows) > self._written:
+            self._write_table()
+        logger.info("%d images segmented in %s", len(self.rows), self.folder)
+
+    def _write_table(self) -> None:
+        write_csv(self.folder / INFERENCE_FILE, self.columns, self.rows)
+        self._written = len(self.rows)
 
     def _row(self, mask: NDArray[Any], uncertainty: NDArray[Any], voxel_ml: float) -> dict[str, Any]:
         inside = uncertainty[mask > 0]

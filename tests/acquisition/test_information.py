@@ -23,6 +23,7 @@ from svgd_monai.acquisition import (
     is_constant,
     pairwise_mutual_information,
 )
+from svgd_monai.acquisition.information_table import PairTable
 
 
 def images(count, shape=(6, 7, 5), seed=0):
@@ -326,6 +327,15 @@ def test_an_image_that_was_loaded_leaves_its_entropy(path):
     expected = pool.reference(keys(0, 1, 3), keys(0, 1, 3)).diag().tolist()
     assert [found[0], found[1], found[3]] == pytest.approx(expected, abs=1e-12)
     assert math.isnan(found[2])
+
+
+@pytest.mark.parametrize("known", [0, 1, 40, 100])
+def test_a_table_lacks_what_is_not_among_its_codes(known):
+    rng = np.random.default_rng(known)
+    codes = np.sort(rng.choice(100, known, replace=False))
+    asked = rng.integers(-2, 103, (7, 9))
+    lacks = PairTable((), codes, np.zeros(known)).lacks(asked)
+    assert lacks.tolist() == [[code not in codes.tolist() for code in row] for row in asked.tolist()]
 
 
 def test_store_of_nothing(path):

@@ -205,6 +205,12 @@ def test_compilation_is_refused():
         make_trainer(compile=True)
 
 
+def test_gradients_are_not_accumulated_over_batches():
+    with pytest.raises(SettingsError, match=r"^accumulation_steps: .* give a larger batch_size"):
+        make_trainer(accumulation_steps=2)
+    assert make_trainer(accumulation_steps=1).accumulation_steps == 1
+
+
 @pytest.mark.parametrize(
     ("steps", "ends"),
     [(steps, [4, 8, last]) for steps, last in ((10, 10), (12, 12), (9, 9), (None, 12), (8, 12), (7, 12), (20, 12))],

@@ -414,6 +414,11 @@ class TestValues:
         values[3, 3, 3] = 1.5
         fault_of(make_case(tmp_path, label=values), "label", "label value 1.5")
 
+    def test_label_that_is_nearly_a_class_is_named_in_full(self, tmp_path):
+        values = labels(dtype=np.float64)
+        values[3, 3, 3] = 2.0000002
+        fault_of(make_case(tmp_path, label=values), "label", "label value 2.0000002, which is not a whole number")
+
 
 class TestAllCases:
     @pytest.fixture

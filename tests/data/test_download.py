@@ -122,6 +122,20 @@ def test_failed_download_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_two_processes_the_later_takes_what_the_earlier_has_fetched(tmp_path, monkeypatch, calls):
+    extract = download.extractall
+
+    def extract_behind_another(filepath, output_dir):
+        (tmp_path / TASK).mkdir()
+        (tmp_path / TASK / "dataset.json").write_text('{"name": "the other"}')
+        extract(filepath, output_dir)
+
+    monkeypatch.setattr(download, "extractall", extract_behind_another)
+    assert ensure_dataset(tmp_path / TASK, download=True) == tmp_path / TASK
+    assert [path.name for path in tmp_path.iterdir()] == [TASK]
+    assert (tmp_path / TASK / "dataset.json").read_text() == '{"name": "the other"}'
+
+
 def test_interrupted_download_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(url, filepath, **_):
         filepath.write_bytes(b"half")

@@ -7,7 +7,7 @@ import torch
 
 from svgd_monai.data.check_cache import CaseFacts
 from svgd_monai.data.checks import NAMED_CASES
-from svgd_monai.data.flags import FLAG_COLUMNS, find_copies, find_far, report_flags, signature
+from svgd_monai.data.flags import FLAG_COLUMNS, _nearest, find_copies, find_far, report_flags, signature
 from svgd_monai.files import read_csv
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -76,6 +76,19 @@ def test_a_copy_is_three_times_closer_than_neighbours_usually_are():
     for correlation, odd in ((0.97, False), (0.985, True)):
         found = {flag.case for flag in find_copies(usual | pair(correlation, 20))}
         assert found == ({"20_a", "20_b"} if odd else set())
+
+
+@pytest.mark.parametrize("block", [1, 3, 7, 20, 64])
+@pytest.mark.parametrize("size", [2, 3, 20, 21])
+def test_the_nearest_case_is_that_of_all_pairs(size, block, monkeypatch):
+    monkeypatch.setattr("svgd_monai.data.flags._BLOCK", block)
+    matrix = torch.nn.functional.normalize(torch.randn((size, 5), generator=GENERATOR))
+    matrix[-1] = matrix[0]
+    pairs = matrix @ matrix.T
+    pairs.fill_diagonal_(-2)
+    nearest, place = _nearest(matrix)
+    torch.testing.assert_close(nearest, pairs.max(1).values)
+    assert torch.equal(place, pairs.max(1).indices)
 
 
 @pytest.mark.parametrize(("spacing", "odd"), [(2.4, False), (3.4, True)])

@@ -60,6 +60,18 @@ def test_an_image_without_a_label_is_named(held_out):
         read_labelled_folder(held_out, "validation")
 
 
+@pytest.mark.parametrize("key", ["validation", "test"])
+def test_whatever_is_wrong_with_a_set_is_named_by_its_key(key, images, held_out):
+    (held_out / "dataset.json").write_text("{}")
+    with pytest.raises(DataError, match=f"^{key}: .*dataset.json has no 'labels'"):
+        find_people_data(images, **{key: held_out})
+    (held_out / "dataset.json").unlink()
+    for number in (1, 2):
+        (held_out / f"images/{case(number)}.nii.gz").unlink()
+    with pytest.raises(DataError, match=f"^{key}: .*images holds no NIfTI image"):
+        find_people_data(images, **{key: held_out})
+
+
 def test_two_sets_share_no_case(images, held_out):
     with pytest.raises(DataError, match="is in the validation set too"):
         find_people_data(images, held_out, held_out)

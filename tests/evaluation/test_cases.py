@@ -134,10 +134,10 @@ def measure(predicted, truth, spacing=(1.0, 1.0, 1.0), **options):
 
 
 def surface(mask, spacing):
-    """Millimetres of the voxels of ``mask`` with one of six neighbours outside, (n, 3)."""
+    """Millimetres of the voxels of ``mask`` with one of six neighbours (in a plane: four) outside, (n, axes)."""
     points = []
     for place in np.argwhere(mask):
-        for axis in range(3):
+        for axis in range(mask.ndim):
             for step in (-1, 1):
                 other = place.copy()
                 other[axis] += step
@@ -188,6 +188,32 @@ def test_the_spacing_is_that_of_the_files_axes_however_they_are_turned():
     assert result.hausdorff95[0] == pytest.approx(hausdorff, rel=1e-5)
     assert result.surface_distance[0] == pytest.approx(mean, rel=1e-5)
     assert result.volume_ml[0] == pytest.approx(125 * 1.5 / 1000)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_distances_in_a_single_slice_are_those_of_its_outlines(axis):
+    predicted, truth, spacing = cube((6, 5, 4))[:, :, 5], cube((4, 4, 4))[:, :, 5], (0.5, 2.0)
+    volumes = (np.expand_dims(plane, axis) for plane in (predicted, truth))
+    result = measure(*volumes, np.insert(spacing, axis, 7.0))
+    hausdorff, mean = brute_force(predicted == 1, truth == 1, spacing)
+    assert result.dice[0] == pytest.approx(2 * 12 / 50)
+    assert result.hausdorff95[0] == pytest.approx(hausdorff, rel=1e-5)
+    assert result.surface_distance[0] == pytest.approx(mean, rel=1e-5)
+
+
+def test_a_surface_may_have_any_number_of_voxels(monkeypatch):
+    """As noise over a large volume has, which a committee of a few steps may predict."""
+    far = torch.arange((1 << 24) + 1) % 101 * 1.0
+    monkeypatch.setattr("svgd_monai.evaluation.cases.get_edge_surface_distance", lambda *_, **__: ((), (far, far), ()))
+    result = measure(cube((3, 3, 3)), cube((4, 3, 3)))
+    assert result.hausdorff95[0] == 95
+    assert result.surface_distance[0] == pytest.approx(50, rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 9), (9, 1, 1), (1, 1, 1)])
+def test_distances_in_a_column_are_numbers(shape):
+    result = measure(np.ones(shape, np.int64), np.ones(shape, np.int64))
+    assert result.hausdorff95[0] == result.surface_distance[0] == 0
 
 
 def test_a_parallel_shift_is_as_many_millimetres_away_as_it_is_long():

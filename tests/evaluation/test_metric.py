@@ -44,4 +44,4 @@ def test_it_is_the_reports_dice_on_random_cases():
     random = torch.Generator().manual_seed(0)
     pairs = [[torch.randint(3, (4,), generator=random).tolist() for _ in range(2)] for _ in range(20)]
     rows = [dice_per_class(torch.tensor(p), torch.tensor(t), 3) for p, t in pairs]
-    assert measured(pairs) == mean_of_known(mean_over_cases(rows))  # to the last bit, so that either names one committee
+    assert measured(pairs) == mean_of_known(mean_over_cases(rows))  # to the last bit: either names one committee

@@ -214,6 +214,21 @@ class TestCaseWriter:
         run(tmp_path / "out", list_lazily(cases(), 2))
         assert seen == [None, ["a"]]
 
+    def test_the_rows_of_many_cases_cost_no_square_of_their_number(self, tmp_path, monkeypatch):
+        written = []
+        monkeypatch.setattr("svgd_monai.evaluation.writer.write_bytes", lambda *_: None)
+        monkeypatch.setattr("svgd_monai.evaluation.writer.write_csv", lambda *words: written.append(len(words[2])))
+        item, output = case(tmp_path, "a")
+        writer, engine = CaseWriter(tmp_path / "out", CLASSES, 3), Engine(lambda *_: None)
+        engine.state.batch, engine.state.output = [item], [output]
+        writer.reset(engine)
+        for _ in range(1000):
+            writer.write(engine)
+            assert 0 <= len(writer.rows) - written[-1] <= written[-1] / 100
+        writer.finish(engine)
+        assert written[-1] == 1000
+        assert sum(written) < 120 * 1000
+
     def test_what_a_killed_run_has_left_half_written_goes(self, tmp_path, left):
         (tmp_path / "out").mkdir()
         left(tmp_path / "out/a_seg.nii.gz")
