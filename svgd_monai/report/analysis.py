@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -56,10 +57,9 @@ class Pair:
 
     def __neg__(self) -> Pair:
         """The same pair, b − a."""
-        t = self.test
-        test = PairedTest(t.seeds, -t.mean, -t.high, -t.low, t.p_value, t.wilcoxon, t.wilcoxon_least)
-        return Pair(self.b, self.a, self.seeds, self.span, -self.differences, test, self.p_holm,
-                    self.penalty_b, self.penalty_a, self.unlike)  # fmt: skip
+        test = replace(self.test, mean=-self.test.mean, low=-self.test.high, high=-self.test.low)
+        return replace(self, a=self.b, b=self.a, differences=-self.differences, test=test,
+                       penalty_a=self.penalty_b, penalty_b=self.penalty_a)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,12 @@ class Analysis:
 
     def pair(self, a: str, b: str) -> Pair:
         """The pair a − b."""
-        for pair in self.pairs:
-            if (pair.a, pair.b) == (a, b):
-                return pair
-            if (pair.a, pair.b) == (b, a):
-                return -pair
-        raise KeyError((a, b))
+        found = self._by_names.get((a, b))
+        return -self._by_names[b, a] if found is None else found
+
+    @cached_property
+    def _by_names(self) -> dict[tuple[str, str], Pair]:
+        return {(pair.a, pair.b): pair for pair in self.pairs}
 
 
 def analyse(study: Study) -> Analysis:
@@ -139,7 +139,7 @@ def analyse(study: Study) -> Analysis:
         analysis.areas[name] = np.asarray([area(c, *known) if known else math.nan for c in each])
     pairs = [_compare(a, methods[a], b, methods[b]) for a, b in itertools.combinations(methods, 2)]
     corrected = holm(np.asarray([pair.test.p_value for pair in pairs]))
-    analysis.pairs = [Pair(**{**vars(pair), "p_holm": float(p)}) for pair, p in zip(pairs, corrected, strict=True)]
+    analysis.pairs = [replace(pair, p_holm=float(p)) for pair, p in zip(pairs, corrected, strict=True)]
     queried = [run for runs in methods.values() for run in runs]
     full_data = [full for full in study.full_data if not queried or any(full.comparable(run) for run in queried)]
     analysis.full_dice = np.asarray([run.final_dice for run in full_data])

@@ -78,7 +78,8 @@ def overview(analysis: Analysis) -> Figure:
             markevery=np.flatnonzero(measured(lines, grid).all(0)).tolist(),
         )  # fmt: skip
     _full_data(axis, analysis)
-    _labels_axis(axis)
+    axis.set_xlabel("unique labels (cases)")
+    axis.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axis.set_ylabel("test Dice, mean over seeds")
     figure.legend(loc="outside right upper", title="method (n seeds)", frameon=False, alignment="left")
     return figure
@@ -241,8 +242,3 @@ def _full_data(axis: Axes, analysis: Analysis, label: bool = True) -> None:
         value = mean(analysis.full_dice)
         text = f"full data ({analysis.full_dice.size})" if label else None
         axis.axhline(value, color=INK, lw=1.0, ls=(0, (4, 3)), label=text)
-
-
-def _labels_axis(axis: Axes) -> None:
-    axis.set_xlabel("unique labels (cases)")
-    axis.xaxis.set_major_locator(MaxNLocator(10, integer=True))

@@ -119,12 +119,10 @@ class Table:
 
     def html(self) -> str:
         """As HTML."""
-        side = [' class="number"' if right else "" for right in self._right()]
+        right = self._right()
+        side = [' class="number"' if each else "" for each in right]
         head = "".join(f'<th scope="col"{s}>{html_text(c)}</th>' for c, s in zip(self.columns, side, strict=True))
-        lines = [
-            "<tr>" + "".join(_cell(cell, right) for cell, right in zip(row, self._right(), strict=True)) + "</tr>"
-            for row in self.rows
-        ]
+        lines = ["<tr>" + "".join(map(_cell, row, right)) + "</tr>" for row in self.rows]
         body = "\n".join([f"<thead><tr>{head}</tr></thead>", "<tbody>", *lines, "</tbody>"])
         table = (
             f'<figure><figcaption>{html_text(self.caption)}</figcaption>\n<div class="wide"><table>\n{body}\n'

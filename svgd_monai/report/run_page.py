@@ -84,11 +84,10 @@ def learning_figure(curve: Sequence[Mapping[str, str]], validating: Sequence[fro
 
 
 def _advice(root: Path, rounds: int) -> list[Block]:
-    texts = [root / f"round_{number:03d}" / "advice.txt" for number in range(rounds)]
-    found = [path.read_text(encoding="utf-8") for path in texts if path.is_file()]
-    if not found:
-        return [Heading("Advice"), Paragraph("No round has been trained yet; the first one needs labels.")]
-    return [Heading("Advice"), Paragraph(found[-1])]
+    files = [root / f"round_{number:03d}" / "advice.txt" for number in reversed(range(rounds))]
+    newest = next((path for path in files if path.is_file()), None)
+    told = "No round has been trained yet; the first one needs labels."
+    return [Heading("Advice"), Paragraph(told if newest is None else newest.read_text(encoding="utf-8"))]
 
 
 def _validating(folder: Path) -> frozenset[str]:

@@ -10,19 +10,22 @@ from svgd_monai.acquisition.handler import SCORES_FILE
 from svgd_monai.committee.keeper import TRAINING_FILE
 from svgd_monai.errors import RunFolderError
 from svgd_monai.evaluation.handler import METRICS_FILE
-from svgd_monai.files import read_csv, read_json
+from svgd_monai.files import read_csv, read_json, write_csv
 
 TIMES_FILE = "times.json"
 
 
-def curve_columns(classes: Sequence[str]) -> list[str]:
-    """Columns of ``learning_curve.csv``.
+def write_curve(path: Path, classes: Mapping[int, str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``learning_curve.csv``.
 
     Args:
-        classes: names of the foreground classes.
+        path: the file.
+        classes: name of each label value, background 0 included.
+        rows: see :func:`curve_row`, oldest first.
     """
+    dice = [f"test_dice_{name}" for value, name in classes.items() if value > 0]
     head = ["round", "unique_labels", "training_items", "val_dice", "test_dice"]
-    return [*head, *(f"test_dice_{name}" for name in classes), "test_dice_grid", "seconds_train", "seconds_score"]
+    write_csv(path, [*head, *dice, "test_dice_grid", "seconds_train", "seconds_score"], rows)
 
 
 def curve_row(folder: Path, number: int, unique_labels: int, training_items: int) -> dict[str, Any]:

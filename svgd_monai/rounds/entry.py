@@ -45,12 +45,14 @@ def active_learning(
     workflow = caller.workflow
     parser, folder = workflow.parser, Path(workflow.config_root_path)
     settings, components = {}, {}
+    own = {*MACHINERY, *_LOOP, *tracking_keys(caller.tracking)}
     for key, value in parser.config.items():
         if key in KEYS:
             settings[key] = parser.get_parsed_content(key)
-        elif key not in (*MACHINERY, *_LOOP, *tracking_keys(caller.tracking)):
+        elif key not in own:
             components[key] = copy.deepcopy(value)
-    for hook in ensure_tuple(hooks or ()):
+    hooks = ensure_tuple(hooks or ())
+    for hook in hooks:
         if not isinstance(hook, (BeforeRound, AfterRound, AfterRun)):
             shown = re.sub(" at 0x[0-9a-f]+", "", repr(hook))  # where it lies in memory
             raise SettingsError(f"hooks: {shown} has none of before_round, after_round and after_run.")
@@ -67,7 +69,7 @@ def active_learning(
         settings=settings,
         components=components,
         stages=files,
-        hooks=ensure_tuple(hooks or ()),
+        hooks=hooks,
         imports=imports,
         tracking=tracking_of(parser, caller.tracking),
         stages_folder=folder,

@@ -24,9 +24,9 @@ from svgd_monai.data import (
     write_datalist,
 )
 from svgd_monai.errors import RunFolderError
-from svgd_monai.files import read_json, write_csv, write_json
+from svgd_monai.files import read_json, write_json
 from svgd_monai.report import summary_writer
-from svgd_monai.rounds.curve import curve_columns, curve_row
+from svgd_monai.rounds.curve import curve_row, write_curve
 from svgd_monai.rounds.first import FirstCommittees
 from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound, Hook
 from svgd_monai.rounds.ledger import Ledger
@@ -160,7 +160,6 @@ class ActiveLearning:
 
     def _rounds(self, task: TaskData) -> None:
         first = self._first_incomplete()
-        classes = [name for value, name in task.dataset.classes.items() if value > 0]
         for number in range(self.rounds + 1):
             final = self._is_final(number)
             if number >= first:
@@ -169,12 +168,11 @@ class ActiveLearning:
             trained = self.ledger.before(number)
             sizes = len(trained.labelled), len(trained.training)
             self.curve.append(curve_row(self.folder.round(number), number, *sizes))
-            write_csv(self.folder.curve_file, curve_columns(classes), self.curve)
-            if not final:
-                if len(self.ledger.queries) == number:
-                    self.ledger.record(self._round(number).queries())
+            if not final and len(self.ledger.queries) == number:
+                self.ledger.record(self._round(number).queries())
                 write_json(self.folder.ledger_file, self.ledger.as_dict())
-            if number >= first - 1:  # the hooks of the last complete round may have been cut off
+            if number >= first - 1:  # what follows the last complete round may have been cut off
+                write_curve(self.folder.curve_file, task.dataset.classes, self.curve)
                 log_round(self.folder, self.curve[number], None if final else self.rounds)
                 self._call(AfterRound, "after_round", number)
             if final:

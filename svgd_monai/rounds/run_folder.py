@@ -16,7 +16,7 @@ from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
 from svgd_monai.files import check_torch, read_csv, read_json, write_json
 from svgd_monai.rounds.curve import TIMES_FILE
 from svgd_monai.rounds.record import continued_record
-from svgd_monai.temporaries import remove_temporaries
+from svgd_monai.temporaries import TEMPORARY_SUFFIX, remove_temporaries
 
 DATALIST_FILE = "datalist.json"
 
@@ -92,9 +92,10 @@ class RunFolder:
 
     @property
     def holds_training(self) -> bool:
-        """Whether anything of a training lies here, be it cut off."""
-        files = (path for path in self.root.glob("round_*/*") if path.name != DATALIST_FILE)
-        return self.curve_file.is_file() or self.ranking_file.is_file() or any(files)
+        """Whether anything of a training lies here, be it cut off; what a kill has half written is nothing."""
+        files = (path for path in self.root.glob("round_*/*") if path.suffix != TEMPORARY_SUFFIX)
+        made = any(path.name != DATALIST_FILE for path in files)
+        return made or self.curve_file.is_file() or self.ranking_file.is_file()
 
     @property
     def unused(self) -> frozenset[str]:

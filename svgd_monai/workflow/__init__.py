@@ -6,13 +6,12 @@ from svgd_monai.workflow.pace import Pace, duration
 from svgd_monai.workflow.parts import note_parts
 from svgd_monai.workflow.settings import check_setting
 from svgd_monai.workflow.together import connect, join, leave, own_device
-from svgd_monai.workflow.tracking import Tracking, track, tracking_keys, tracking_of
+from svgd_monai.workflow.tracking import track, tracking_keys, tracking_of
 
 __all__ = [
     "KEYS",
     "MACHINERY",
     "Pace",
-    "Tracking",
     "boundary",
     "calling_workflow",
     "check_setting",

@@ -45,7 +45,8 @@ def check_overlays(
     for path, key in given:
         if key.startswith("~"):
             raise SettingsError(f"{path}: {key}: MONAI removes no keys; to leave a component out, set it to null.")
-    unsure = [(path, key) for path, key in given if not key.startswith("_") and key not in {*KEYS, *_keys(first)}]
+    sure = {*KEYS, *_keys(first)}
+    unsure = [(path, key) for path, key in given if not key.startswith("_") and key not in sure]
     if not unsure:
         return
     own = sorted(path for suffix in ("yaml", "yml", "json") for path in first.parent.glob(f"*.{suffix}"))

@@ -71,8 +71,9 @@ def _refuse_twice(path: Path, own: str, stage: str) -> None:
         keys = yaml.safe_load(own) or {}
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} is not YAML ({reason(error)}).") from error
+    wired = yaml.safe_load(wiring(stage))
     for key in keys:
-        if key in yaml.safe_load(wiring(stage)):
+        if key in wired:
             raise SettingsError(f"{path} sets {key}, which the wiring sets too; an overlay file may replace it.")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from svgd_monai.acquisition.handler import COLUMNS
 from svgd_monai.files import write_csv, write_json
 from svgd_monai.report.__main__ import main
-from svgd_monai.rounds.curve import curve_columns
+from svgd_monai.rounds.curve import write_curve
 
 CLASSES = ("anterior", "posterior")
 BINS = 10
@@ -50,7 +50,7 @@ def write_run(folder, dice, labels=None, finished=True, record=None, split=None,
          "seconds_train": 60.0, "seconds_score": 4.0}
         for number, (count, value) in enumerate(zip(labels, dice, strict=True))
     ]  # fmt: skip
-    write_csv(folder / "learning_curve.csv", curve_columns(CLASSES), rows)
+    write_curve(folder / "learning_curve.csv", dict(enumerate(CLASSES, start=1)), rows)
     return folder
 
 

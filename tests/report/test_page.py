@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from svgd_monai.files import write_csv
-from svgd_monai.report.page import Heading, Items, Page, Paragraph, Picture, Table, html_text, markdown_text, png
+from svgd_monai.report.page import (
+    _NUMBER,
+    Heading,
+    Items,
+    Page,
+    Paragraph,
+    Picture,
+    Table,
+    html_text,
+    markdown_text,
+    png,
+)
 from svgd_monai.report.text import csv_cell, number, p_text, shorten
 
 HOSTILE = [
@@ -128,6 +140,14 @@ def test_columns_of_numbers_stand_to_the_right():
     assert table.markdown().splitlines()[3] == "| --- | --: |"
     assert table.html().count('class="number') == 3
     assert Table("caption", ["name"], []).markdown().splitlines()[3] == "| --- |"
+
+
+def test_each_cell_of_a_table_is_looked_at_once(monkeypatch):
+    """The ledger of a long labelling has a row for each label."""
+    numbers = Mock(wraps=_NUMBER)
+    monkeypatch.setattr("svgd_monai.report.page._NUMBER", numbers)
+    Table("caption", ["value"], [[str(value)] for value in range(50)]).html()
+    assert numbers.fullmatch.call_count == 50
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@sum", " =1", "\t=1", "\r=1"])

@@ -77,6 +77,16 @@ def test_more_rounds_go_on_and_equal_a_run_that_had_them_from_the_start(uninterr
     assert json.loads((tmp_path / "run.json").read_text())["settings"]["rounds"] == ROUNDS
 
 
+def test_a_command_that_is_killed_on_its_way_through_earlier_rounds_leaves_their_curve(
+    uninterrupted, phantom_mr, tmp_path
+):
+    copy = tmp_path / "run"
+    shutil.copytree(uninterrupted, copy)
+    argv = arguments(phantom_mr, copy, rounds=ROUNDS + 1)
+    assert run(argv, deadly=("svgd_monai.rounds.loop", None, "curve_row", 2, None)).code == -signal.SIGKILL
+    assert curve(copy) == curve(uninterrupted)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("learning_rate", 0.5), ("rounds", 1), ("seed", 3), ("keep_labelled", "false"), ("test_cases", 4)],

@@ -299,6 +299,16 @@ def test_a_finished_run_of_which_more_rounds_are_asked_is_not_finished(tmp_path)
         folder.open(RECORD)
 
 
+def test_what_a_kill_has_half_written_is_no_training(tmp_path, left):
+    folder = RunFolder(tmp_path)
+    folder.round(0).mkdir()
+    for name in ("datalist.json", "training.pt"):
+        left(folder.round(0) / name)
+    assert not folder.holds_training
+    (folder.round(0) / "training.pt").touch()
+    assert folder.holds_training
+
+
 def test_the_record_needs_no_installed_package(tmp_path, monkeypatch):
     def of_a_source_tree(name):
         if name == "svgd_monai":

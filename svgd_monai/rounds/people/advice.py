@@ -52,8 +52,8 @@ def write_advice(
     """Write the newest round's paragraph, unless it stands there: it says what was known then.
 
     Args:
-        folders: of the rounds, oldest first.
-        curve: see :func:`advise`, like what follows.
+        folders: of the newest round and those that it is compared with, :data:`WINDOW` at most, oldest first.
+        curve: of these rounds, see :func:`advise`, like what follows.
         validating: likewise.
         presegmentation: likewise.
         stop_gain: likewise.
@@ -78,7 +78,7 @@ def advise(
     validation set that has grown meanwhile is another set, whose Dice says nothing beside the old one's.
 
     Args:
-        curve: rows of the learning curve, oldest first.
+        curve: rows of the learning curve, oldest first; of more than the last :data:`WINDOW` + 1 nothing is told.
         pool: state of the pool at each of these rounds.
         validating: the validation cases of each of these rounds.
         presegmentation: Dice of each label that came back for this round with its pre-segmentation; None where it

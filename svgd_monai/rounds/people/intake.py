@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 
 from svgd_monai.data.check_cache import CaseFacts
@@ -135,12 +135,12 @@ class Intake:
             # What is checked is what is kept: the person may save anew at any moment.
             write_bytes(incoming, content)
             facts = self._checked(handed, incoming, "" if said else digest, notes)
-            name = f"{ACCEPTED_FOLDER}/{handed.case}.{digest[:12]}{_suffix(handed.path)}"
+            file = f"{ACCEPTED_FOLDER}/{handed.case}.{digest[:12]}{_suffix(handed.path)}"
             annotator = handed.slot or assignments.annotators.get(handed.case) or self.annotator
             volumes = {name: facts.volume_ml[value] for value, name in self.classes.items() if value > 0}
-            label = Label(handed.slot, annotator, name, digest, now(), handed.shown, volumes)
+            label = Label(handed.slot, annotator, file, digest, now(), handed.shown, volumes)
             label = self._with_cost(handed.case, label, incoming)
-            write_bytes(self.root / name, content)  # on the disk before the ledger names it
+            write_bytes(self.root / file, content)  # on the disk before the ledger names it
         except DataError as error:
             sentence = str(error).replace(str(incoming), handed.shown).replace(str(handed.path), handed.shown)
             self._refuse(handed, digest, sentence)
@@ -189,7 +189,7 @@ class Intake:
         except (DataError, ValueError) as error:  # a pre-segmentation that somebody has changed costs no label
             logger.warning("%s cannot be compared with the pre-segmentation (%s).", label.source, error)
             return label
-        dice = None if difference.dice != difference.dice else difference.dice
+        dice = None if math.isnan(difference.dice) else difference.dice
         return replace(label, corrected_voxels=difference.voxels, corrected_surface_voxels=difference.surface_voxels,
                        presegmentation_dice=dice)  # fmt: skip
 
@@ -227,21 +227,15 @@ class Intake:
     def _compare_annotators(self) -> None:
         """Dice of the first two annotators of a case, where two have labelled it."""
         for case in self.ledger.labelled:
-            current = {slot: label for slot, label in self.ledger.current(case).items() if slot}
-            for first, second in list(combinations(current.values(), 2))[:1]:
-                files = [first.file, second.file]
-                if self.ledger.agreement.get(case, {}).get("files") != files:
-                    one, other = (read_classes(self.root / file) for file in files)
-                    dice = agreement(one, other, self.classes)
-                    found = ", ".join(
-                        f"{name} {'–' if value is None else f'{value:.3f}'}" for name, value in dice.items()
-                    )
-                    logger.info("%s: %s and %s agree to a Dice of %s.", case, first.slot, second.slot, found)
-                    self.ledger.agreement[case] = {
-                        "annotators": [first.slot, second.slot],
-                        "files": files,
-                        "dice": dice,
-                    }
+            pair = [label for slot, label in self.ledger.current(case).items() if slot][:2]
+            files, names = [label.file for label in pair], [label.slot for label in pair]
+            if len(pair) < 2 or self.ledger.agreement.get(case, {}).get("files") == files:
+                continue
+            first, second = (read_classes(self.root / file) for file in files)
+            dice = agreement(first, second, self.classes)
+            found = ", ".join(f"{name} {'–' if value is None else f'{value:.3f}'}" for name, value in dice.items())
+            logger.info("%s: %s agree to a Dice of %s.", case, " and ".join(names), found)
+            self.ledger.agreement[case] = {"annotators": names, "files": files, "dice": dice}
 
 
 def _suffix(path: Path) -> str:

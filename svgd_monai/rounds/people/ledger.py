@@ -105,7 +105,7 @@ class PeopleLedger:
     @property
     def fresh(self) -> list[str]:
         """The labelled cases that no round has used."""
-        used = {case for cases in (*self.training, *self.validation) for case in cases}
+        used = self._used(len(self.training) - 1)
         return [case for case in self.labelled if case not in used]
 
     @property
@@ -137,25 +137,27 @@ class PeopleLedger:
 
     def unique_labels(self, number: int) -> int:
         """How many cases people have labelled for a round, those of validation among them."""
-        return len({*self.training[number], *self.validation[number]})
+        return len(self._used(number))
 
     def agreement_with_presegmentation(self, number: int) -> list[float | None]:
         """Dice with its pre-segmentation of each label that is new in a round; None where it cannot be compared."""
-        before = {case for cases in (*self.training[:number], *self.validation[:number]) for case in cases}
-        new = sorted({*self.training[number], *self.validation[number]} - before)
-        return [self.label(case).presegmentation_dice for case in new]
+        return [self.label(case).presegmentation_dice for case in self._new(number)]
+
+    def _used(self, number: int) -> set[str]:
+        """The cases that a round trains or validates on, none for -1: once among them, a case stays."""
+        return {*self.training[number], *self.validation[number]} if number >= 0 else set()
+
+    def _new(self, number: int) -> list[str]:
+        return sorted(self._used(number) - self._used(number - 1))
 
     def as_dict(self) -> dict[str, Any]:
         """The ledger as plain values: a record per case, per round and per worklist."""
-        rounds = []
-        for number, training in enumerate(self.training):
-            before = set() if number == 0 else {*self.training[number - 1], *self.validation[number - 1]}
-            now = {*training, *self.validation[number]}
-            rounds.append(
-                {"round": number, "new_labels": sorted(now - before), "unique_labels": len(now),
-                 "training_items": len(training), "validation": self.validation[number],
-                 "queries": self.queries[number] if number < len(self.queries) else None}
-            )  # fmt: skip
+        rounds = [
+            {"round": number, "new_labels": self._new(number), "unique_labels": self.unique_labels(number),
+             "training_items": len(training), "validation": self.validation[number],
+             "queries": self.queries[number] if number < len(self.queries) else None}
+            for number, training in enumerate(self.training)
+        ]  # fmt: skip
         return {
             "oracle": "people",
             "cases": self._records(),

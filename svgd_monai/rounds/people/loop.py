@@ -35,16 +35,17 @@ from svgd_monai.data import BAD_CASES_FILE, FLAGS_FILE, RoundDatalist, write_bad
 from svgd_monai.data.datalist import MSDDataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.people import PeopleData
-from svgd_monai.files import write_csv, write_json
+from svgd_monai.data.roles import read_datalist
+from svgd_monai.files import write_json
 from svgd_monai.report import summary_writer
 from svgd_monai.report.run_page import write_run_page
-from svgd_monai.rounds.curve import curve_columns, curve_row
+from svgd_monai.rounds.curve import curve_row, write_curve
 from svgd_monai.rounds.hooks import AfterRound, AfterRun, BeforeRound
 from svgd_monai.rounds.lock import run_lock
 from svgd_monai.rounds.log import log_end, log_round
 from svgd_monai.rounds.loop import ActiveLearning
 from svgd_monai.rounds.people import state
-from svgd_monai.rounds.people.advice import ADVICE_FILE, write_advice
+from svgd_monai.rounds.people.advice import ADVICE_FILE, WINDOW, write_advice
 from svgd_monai.rounds.people.intake import Intake
 from svgd_monai.rounds.people.ledger import PeopleLedger, training_list
 from svgd_monai.rounds.people.notes import Complaint
@@ -83,20 +84,20 @@ class PeopleLearning(ActiveLearning):
         Raises:
             SvgdMonaiError: anything that the user can mend; nothing half-written stays.
         """
-        metadata = Path(self.components["bundle_root"]) / "configs/metadata.json"
-        data, self.classes = state.find_cases(self.settings, metadata)
+        settings = self.settings
+        data, self.classes = state.find_cases(settings, Path(self.components["bundle_root"]) / "configs/metadata.json")
         check_parts(self.stages, self.folder)
         with run_lock(self.folder.root):
             self.folder.remove_temporaries()
-            keys = (self.settings[key] for key in ("cache_dir", "in_channels", "on_bad_case"))
-            self.data = data.checked(self.classes, *keys)
-            finished = self.folder.open(people_record(self.settings, self._recorded, self.classes))
-            self.people = state.read_people_ledger(self.folder.ledger_file)
+            checks = settings["cache_dir"], settings["in_channels"], settings["on_bad_case"]
+            self.data = data.checked(self.classes, *checks)
+            finished = self.folder.open(people_record(settings, self._recorded, self.classes))
+            self.people = state.read_people_ledger(self.folder)
             state.admit(self.people, self.data)
             write_bad_cases(self.folder.root / BAD_CASES_FILE, self.data.bad)
-            self.dataset = state.dataset_of(self.folder.root, self.data, self.classes, self.settings["in_channels"])
+            self.dataset = state.dataset_of(self.folder.root, self.data, self.classes, settings["in_channels"])
             state.read_rounds(self.people, map(self._round, count()), self.dataset)
-            self.worklists = Worklists(self.folder, self.stages, self.settings, self.classes, self.people, self.data)
+            self.worklists = Worklists(self.folder, self.stages, settings, self.classes, self.people, self.data)
             if self.people.training:
                 self._round(len(self.people.training) - 1).rank_again()
             self._take_in()
@@ -109,8 +110,8 @@ class PeopleLearning(ActiveLearning):
                 self.folder.check_files()
                 check_mended(self.stages, self.folder)
                 preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
-                volumes, flags_file = Path(self.settings["cache_dir"]) / "volumes", self.folder.root / FLAGS_FILE
-                compared = self.data.pool if compares_voxels(self.settings) else ()
+                volumes, flags_file = Path(settings["cache_dir"]) / "volumes", self.folder.root / FLAGS_FILE
+                compared = self.data.pool if compares_voxels(settings) else ()
                 items = self.data.pool_items()
                 prepare_items(items, preprocessing, volumes, flags_file, self.data.facts, compared=compared)
                 self._go_on()
@@ -139,10 +140,10 @@ class PeopleLearning(ActiveLearning):
         while number < len(self.people.training) or self._may_begin(number):
             if number == len(self.people.training):
                 self._begin(number)
-            last = number == len(self.people.training) - 1
-            goes_on = last and number < self.rounds
-            datalist = state.begun(self._round(number), goes_on, self.people, self.data, self.dataset)
-            final = number == self.rounds or (last and not (datalist.unlabeled or self.people.fresh))
+            datalist = None  # where another round has followed this one, nothing is left to decide
+            if number == len(self.people.training) - 1:
+                datalist = state.begun(self._round(number), number < self.rounds, self.people, self.data, self.dataset)
+            final = number == self.rounds or not (datalist is None or datalist.unlabeled or self.people.fresh)
             # Its worklist, or the record's "finished", is written when the hooks have been called.
             new = final or len(self.people.worklists) <= number + 1
             if new and self.writer is None:  # a command that only waits leaves no event file
@@ -213,11 +214,13 @@ class PeopleLearning(ActiveLearning):
     def _labelled(self, case: str) -> Item:
         return {**self.data.pool[case], "label": str(self.folder.root.absolute() / self.people.label(case).file)}
 
-    def _stages(self, number: int, final: bool, datalist: RoundDatalist) -> None:
+    def _stages(self, number: int, final: bool, datalist: RoundDatalist | None) -> None:
         """Train, measure and score; what is complete already is passed over."""
         stages = self._round(number)
         if stages.complete(final):
             return
+        if datalist is None:
+            datalist = read_datalist(stages.datalist_file, self.dataset)
         stages.keys |= {
             "datalist": state.with_content(datalist, self.data),
             "class_names": MappingProxyType(self.classes),
@@ -242,11 +245,12 @@ class PeopleLearning(ActiveLearning):
         """The round's row of the curve, its queries in the ledger, and its advice."""
         people, stages = self.people, self._round(number)
         self.curve.append(curve_row(stages.folder, number, people.unique_labels(number), len(people.training[number])))
-        write_csv(self.folder.curve_file, curve_columns([n for v, n in self.classes.items() if v > 0]), self.curve)
+        if number == len(people.training) - 1:  # the newest, whose curve has the rows of all
+            write_curve(self.folder.curve_file, self.classes, self.curve)
         if not final and len(people.queries) == number:
             people.queries.append(stages.queries())
             write_json(self.folder.ledger_file, people.as_dict())
-        back = people.agreement_with_presegmentation(number)
-        folders = [self.folder.round(each) for each in range(number + 1)]
-        validating = people.validating[: number + 1]
-        write_advice(folders, self.curve, validating, back, self.settings["stop_gain"])
+        back, since = people.agreement_with_presegmentation(number), max(0, number - WINDOW)
+        folders = [self.folder.round(each) for each in range(since, number + 1)]
+        validating = people.validating[since : number + 1]
+        write_advice(folders, self.curve[since:], validating, back, self.settings["stop_gain"])

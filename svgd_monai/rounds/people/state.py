@@ -1,4 +1,4 @@
-"""The ledger of a run in which people label, put together from what lies in the run's folder."""
+"""What a command finds of a run in which people label: its cases, its ledger, its rounds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,12 @@ from svgd_monai.files import read_json, write_json
 from svgd_monai.rounds.people.advice import ADVICE_FILE
 from svgd_monai.rounds.people.ledger import PeopleLedger
 from svgd_monai.rounds.round import Round
-from svgd_monai.rounds.run_folder import RunFolder, removable
+from svgd_monai.rounds.run_folder import DATALIST_FILE, RunFolder, removable
 
 logger = logging.getLogger(__name__)
+
+#: Ends the sentence on a lost file from which everything else follows.
+_PUT_BACK = "and nothing else says what it held; put it back from a backup, or begin anew in another output_dir."
 
 
 def find_cases(settings: Mapping[str, Any], metadata: Path) -> tuple[PeopleData, dict[int, str]]:
@@ -47,13 +49,17 @@ def find_cases(settings: Mapping[str, Any], metadata: Path) -> tuple[PeopleData,
     return find_people_data(*folders, allow_outside=settings["allow_outside"]), classes
 
 
-def read_people_ledger(file: Path) -> PeopleLedger:
-    """The ledger as its file holds it; an empty one where there is none.
+def read_people_ledger(folder: RunFolder) -> PeopleLedger:
+    """The ledger as its file holds it; an empty one where the run has yet to write it.
 
     Raises:
-        RunFolderError: the file is damaged, or of another kind of run.
+        RunFolderError: the file is damaged, of another kind of run, or lost.
     """
-    return PeopleLedger.from_dict(read_json(file)) if file.is_file() else PeopleLedger()
+    if folder.ledger_file.is_file():
+        return PeopleLedger.from_dict(read_json(folder.ledger_file))
+    if any(folder.root.glob("worklist/*")) or any(folder.root.glob(f"round_*/{DATALIST_FILE}")):
+        raise RunFolderError(f"{folder.ledger_file} is gone, {_PUT_BACK}")
+    return PeopleLedger()
 
 
 def admit(ledger: PeopleLedger, data: PeopleData) -> None:
@@ -164,11 +170,15 @@ def read_rounds(ledger: PeopleLedger, rounds: Iterable[Round], dataset: MSDDatas
         dataset: the run as a data set.
 
     Raises:
-        RunFolderError: a round's queries are damaged.
+        RunFolderError: a round's queries are damaged, or its data list is lost.
     """
     known = ledger.queries
     ledger.training, ledger.validation, ledger.validating, ledger.queries = [], [], [], []
-    for number, each in enumerate(takewhile(lambda one: one.datalist_file.is_file(), rounds)):
+    for number, each in enumerate(rounds):
+        if not each.datalist_file.is_file():
+            if each.trained or number < len(known):  # anew it would work on the labels that there are by now
+                raise RunFolderError(f"{each.datalist_file} is gone, {_PUT_BACK}")
+            return
         datalist = read_datalist(each.datalist_file, dataset)
         ledger.training.append([item["case"] for item in datalist.training])
         validating = [item["case"] for item in datalist.validation]

@@ -12,6 +12,9 @@ from typing import Any
 from svgd_monai.errors import SettingsError
 from svgd_monai.workflow import KEYS, check_setting
 
+#: What a study sets for each run.
+OF_A_CELL = ("seed", "method", "output_dir", "cache_dir", "first_committees", "oracle")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -113,7 +116,7 @@ def _mapping(key: str, value: Any) -> Mapping[str, Any]:
 def _checked(where: str, keys: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
     checked = {}
     for key, value in keys.items():
-        if key in ("seed", "method", "output_dir", "cache_dir", "first_committees", "oracle"):
+        if key in OF_A_CELL:
             raise SettingsError(f"{where}: the study itself sets {key}; leave it out.")
         if key not in KEYS and key not in known:
             raise SettingsError(f"{where}: {key} is not a key of a run.")

@@ -10,15 +10,14 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from svgd_monai.errors import SettingsError
-from svgd_monai.rounds.study.cells import study_cells
+from svgd_monai.rounds.stages import stage_files
+from svgd_monai.rounds.study.cells import OF_A_CELL, study_cells
 from svgd_monai.rounds.study.runner import Study
 from svgd_monai.workflow import KEYS, MACHINERY, calling_workflow
 
 #: Keys of ``study.yaml`` that are the study's own.
 _STUDY = ("study", "methods", "grid", "bundle_root")
 STUDY_KEYS = ("seeds", "workers", "threads", "only", "report")
-#: What a study sets for each run.
-_OF_A_CELL = ("cache_dir", "seed", "method", "first_committees", "oracle")
 
 
 def study(configuration: str) -> Study:
@@ -41,7 +40,7 @@ def study(configuration: str) -> Study:
     for key, value in parser.config.items():
         if key in ("output_dir", "imports") or key in (*MACHINERY, *_STUDY, *STUDY_KEYS):
             continue
-        if key in _OF_A_CELL:
+        if key in OF_A_CELL:
             raise SettingsError(f"{key}: the study itself sets this key; leave it out.")
         if key == "stages" and value == base[key]:  # overlays of runs that are done lack them
             continue
@@ -51,7 +50,7 @@ def study(configuration: str) -> Study:
     # As they are written: a component in them is resolved in the runs, not here.
     methods, grid = (copy.deepcopy(parser.config.get(key)) for key in ("methods", "grid"))
     seeds = parser.get_parsed_content("seeds")
-    cells = study_cells(methods, grid, seeds, {**base, **common}, _known_keys(base, file.parent))
+    cells = study_cells(methods, grid, seeds, {**base, **common}, _known_keys(base, file.parent) | common.keys())
     only = parser.get_parsed_content("only")
     if only is not None:
         unknown = sorted(set(only) - {cell.method for cell in cells})
@@ -72,5 +71,5 @@ def study(configuration: str) -> Study:
 
 def _known_keys(configuration: Mapping[str, Any], folder: Path) -> frozenset[str]:
     """Top-level keys of a run's configuration and of those, in its folder, that it runs in its rounds."""
-    files = [folder / name for name in configuration.get("stages", {}).values()]
+    files = [file for stage in stage_files(configuration["stages"], folder).values() for file in stage]
     return frozenset(configuration).union(*(ConfigParser.load_config_file(str(file)) for file in files))

@@ -97,7 +97,8 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.all_cells += earlier_cells(self.folder, self.all_cells)
         if not any(is_locked(self.folder / cell.place) for cell in self.all_cells):
-            remove_temporaries(self.folder / "cache", "**/")
+            for below in ("", "runs/*/", "report/", "cache/**/"):
+                remove_temporaries(self.folder, below)
         for cell in self.cells:
             self._look(cell)
             self.states[cell] = DONE if self._is_done(cell) else WAITING
@@ -140,10 +141,8 @@ class Study:
                 changed = True
             if changed:
                 self._write_table()
-            if not self._processes:
-                if not any(state == WAITING for state in self.states.values()):
-                    break
-                raise RunFolderError(f"{self.folder}: no run could be started.")
+            if not self._processes:  # nothing waits: _next hands out all but what is locked
+                break
             time.sleep(_POLL)
         self._look_elsewhere()
         if elsewhere := sum(state == ELSEWHERE for state in self.states.values()):

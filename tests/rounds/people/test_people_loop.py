@@ -10,8 +10,10 @@ import pytest
 from labelling import Team, curve, datalist, outcome
 
 from svgd_monai.data import make_phantom
+from svgd_monai.data.roles import read_datalist
 from svgd_monai.files import read_csv
 from svgd_monai.rounds import run_lock
+from svgd_monai.rounds.people import loop, state
 
 LAST = 4
 
@@ -201,6 +203,52 @@ def test_files_of_an_earlier_round_that_are_lost_are_made_again(finished, tmp_pa
         outcomes.append(outcome(folder))
     for part in outcomes[0]:
         assert outcomes[1][part] == outcomes[0][part], part
+
+
+@pytest.mark.parametrize("lost", ["ledger.json", "round_000/datalist.json", "round_004/datalist.json", "round_002"])
+def test_what_nothing_else_tells_is_not_made_up_where_it_is_lost(lost, finished, tmp_path):
+    """A round that began anew would work on the labels that there are by now."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    place = folder / lost
+    if place.is_dir():
+        shutil.rmtree(place)
+        place /= "datalist.json"
+    else:
+        place.unlink()
+    team = Team(finished.truth.parent, folder, rounds=LAST + 1)
+    before = {path: path.read_bytes() for path in folder.rglob("*.csv")}
+    result = team.command()
+    assert (result.code, result.last_line) == (
+        1, f"{place} is gone, and nothing else says what it held; put it back from a backup, or begin anew in another "
+        "output_dir."
+    )  # fmt: skip
+    assert {path: path.read_bytes() for path in folder.rglob("*.csv")} == before
+
+
+def test_a_command_reads_each_rounds_list_once_and_the_newest_again(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    team = Team(finished.truth.parent, folder, rounds=LAST + 1)
+    team.works()
+    read = []
+
+    def noted(path, dataset):
+        read.append(path.parent.name)
+        return read_datalist(path, dataset)
+
+    for module in (state, loop):
+        monkeypatch.setattr(module, "read_datalist", noted)
+    assert "2 to do" in team.works()
+    assert read == [f"round_{number:03d}" for number in (*range(LAST + 1), LAST)]
+
+
+def test_a_command_that_is_killed_on_its_way_through_earlier_rounds_leaves_their_curve(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    team = Team(finished.truth.parent, folder, rounds=LAST + 1)
+    assert team.command(("svgd_monai.rounds.people.loop", None, "curve_row", 2, None)).code == -signal.SIGKILL
+    assert curve(folder) == curve(finished.folder)
 
 
 KILLS = {

@@ -18,7 +18,7 @@ from svgd_monai.data.roles import read_datalist
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import read_csv, write_csv
 from svgd_monai.rounds import RunFolder
-from svgd_monai.rounds.people import state
+from svgd_monai.rounds.people import advice, loop, state
 from svgd_monai.rounds.people.advice import PoolState, advise, pool_state, write_advice
 from svgd_monai.rounds.people.agreement import PoolAgreement
 from svgd_monai.rounds.people.handed import handed_files
@@ -725,6 +725,21 @@ class TestAdvice:
         text = (tmp_path / "advice.txt").read_text()
         assert "On the 3 unlabelled cases" in text
         assert "agreed with its pre-segmentation to a Dice of 0.500." in text, "as was known then"
+
+    def test_no_round_is_read_that_the_newest_is_not_compared_with(self, tmp_path, monkeypatch):
+        curve, read = self.rounds([0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.75]), []
+        people = PeopleLearning.__new__(PeopleLearning)
+        people.people = PeopleLedger(labels={"a": [label()]}, training=[["a"]] * 7, validation=[[]] * 7,
+                                     validating=[first(2)] * 7)  # fmt: skip
+        people.folder, people.classes, people.curve = RunFolder(tmp_path), {0: "background"}, curve[:-1]
+        people.settings, people._round = {"stop_gain": 0.001}, lambda n: SimpleNamespace(folder=people.folder.round(n))
+        monkeypatch.setattr(loop, "curve_row", lambda *_: curve[-1])
+        monkeypatch.setattr(loop, "write_curve", Mock())
+        monkeypatch.setattr(advice, "pool_state", lambda folder: read.append(folder.name) or POOL[len(read)])
+        people._record(6, True)
+        assert read == [f"round_{number:03d}" for number in range(3, 7)]
+        whole = advise(curve, [POOL[0]] * 3 + POOL[1:], [first(2)] * 7, [], 0.001)
+        assert (people.folder.round(6) / "advice.txt").read_text() == f"{whole}\n"
 
     def test_nothing_left_or_nothing_measured(self):
         assert "stop, for no case is left" in advise(self.rounds([0.5]), [PoolState(0, None)], [first(1)], [], 0.001)

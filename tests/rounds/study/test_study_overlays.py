@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import yaml
@@ -89,6 +90,28 @@ def test_the_tuning_at_1_mm_takes_batch_and_steps_from_the_command(bundle, asked
     (study,) = asked
     start = of(study, "start")
     assert (start["batch_size"], start["steps_per_round"], start["spacing"]) == (8, 500, [1.0, 1.0, 1.0])
+
+
+def test_methods_may_differ_in_a_key_of_the_users_own(bundle, asked, tmp_path):
+    network = {"_target_": "BasicUNet", "_mode_": "callable", "dropout": "@dropout"}
+    keys = {"dropout": 0.0, "architecture": network, "methods": {"plain": {}, "dropout": {"dropout": 0.25}}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(keys))
+    result = command(bundle, [tmp_path / "own.yaml"], output_dir=tmp_path)
+    assert result.exit_code == 0, result.last_line
+    assert [of(asked[0], method)["dropout"] for method in ("plain", "dropout")] == [0.0, 0.25]
+
+
+def test_a_configuration_whose_stage_is_of_several_files_makes_a_study(bundle, asked, tmp_path):
+    configs = tmp_path / "own/configs"
+    shutil.copytree(bundle / "configs", configs)
+    file = configs / "active_learning.yaml"
+    file.write_text(file.read_text().replace("  train: train.yaml", "  train: [train.yaml, more.yaml]"))
+    (configs / "more.yaml").write_text("dropout: 0.0\n")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"methods": {"dropout": {"dropout": 0.25}}}))
+    files = (configs / "study.yaml", tmp_path / "own.yaml")
+    result = run_bundle(*words(*files, output_dir=tmp_path / "study"))
+    assert result.exit_code == 0, result.last_line
+    assert of(asked[0], "dropout")["dropout"] == 0.25
 
 
 @pytest.mark.long  # a minute or two

@@ -271,6 +271,15 @@ def test_what_a_killed_run_has_left_in_the_shared_cache_goes(study, left):
     assert not half.exists()
 
 
+def test_what_a_killed_study_has_half_written_goes(study, left):
+    halves = []
+    for name in ("study.csv", "runs/a/seed_0.yaml", "report/report.md"):
+        (study.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        halves.append(left(study.folder / name))
+    study.run()
+    assert not any(half.exists() for half in halves)
+
+
 def test_what_a_study_that_was_stopped_had_asked_of_a_run_is_forgotten(study):
     stale = study.folder / "runs/a/seed_0.asked.yaml"
     stale.parent.mkdir(parents=True)
