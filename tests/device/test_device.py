@@ -16,9 +16,14 @@ COMMON = {**TINY, "num_particles": 3, "steps_per_round": 4, "validations_per_rou
 RUNS = {
     "as it is": (MR, {"augmentation": "light"}),
     "another query": (MR, {"acquisition": "max_cover", "uncertainty_reduction": "top", "mi_content": "foreground"}),
-    "an ensemble": (MR, {"committee": "ensemble", "prior_std": "flat", "member_batches": "own", "warm_start": "true"}),
+    "an ensemble": (MR, {"committee": "ensemble", "member_batches": "own", "warm_start": "true"}),
+    "no prior": (MR, {"prior_std": "flat", "learning_rate": 1.0}),
     "surfaces, clipped": (MR, {"surface_distances": "true", "max_norm": 1.0, "acquisition": "power_bald"}),
     "another bundle": (CT, {"roi_size": [16, 16, 32], "spacing": [8, 8, 8]}),
+}
+#: Where there is no prior, Adam makes full steps of gradients that are nothing but rounding.
+OVERLAYS = {
+    "no prior": "optimizer: {_target_: torch.optim.SGD, params: '$[@network.values]', lr: '@learning_rate'}\n",
 }
 #: What a step may ask of the device: whether all particles are finite, which on CUDA is read when it is known.
 WAITS = 1
@@ -54,9 +59,13 @@ def table(path):
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_that_of_a_cpu(build, tmp_path, name):
     configuration, keys = RUNS[name]
+    files = [configuration, configuration.parent / "phantom.yaml"]
+    if name in OVERLAYS:
+        files.append(tmp_path / "overlay.yaml")
+        files[-1].write_text(OVERLAYS[name], encoding="utf-8")
     for device in ("cpu", "apart:0"):
         all_keys = {**COMMON, **keys, "device": device, "output_dir": tmp_path / device}
-        python("apart.py", "--build", build, *words(configuration, configuration.parent / "phantom.yaml", **all_keys))
+        python("apart.py", "--build", build, *words(*files, **all_keys))
     curves, queries = (
         [read(tmp_path / device) for device in ("cpu", "apart:0")]
         for read in (lambda run: table(run / "learning_curve.csv"), lambda run: (run / "ledger.json").read_text())
