@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import shutil
 import sys
 import tarfile
-import tempfile
 from http.client import HTTPException
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from monai.apps import DecathlonDataset, download_url, extractall
 
 from svgd_monai.data.entries import is_file, is_folder
 from svgd_monai.errors import DataError
 from svgd_monai.files import reason
 from svgd_monai.temporaries import TEMPORARY_SUFFIX
+
+logger = logging.getLogger(__name__)
 
 MD5 = {
     "Task04_Hippocampus": "9d24dba78a72977dbd1d2e110310f31b",
@@ -56,22 +60,45 @@ def ensure_dataset(dataset_dir: str | os.PathLike[str], download: bool = False) 
 
 
 def _download(folder: Path) -> None:
-    """Download and extract beside ``folder``, then move into place, so that the folder is whole or absent."""
+    """Download and extract beside ``folder``, then move into place, so that the folder is whole or absent.
+
+    Processes that want the same folder wait, on a lock file beside it, for the one that fetches it.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=TEMPORARY_SUFFIX, dir=folder.parent))
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path)
     try:
-        # The two halves of MONAI's download_and_extract, which as a whole needs `requests` to learn the file's name.
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("Another process is fetching %s; this one waits for it.", folder)
+        lock.acquire()
+    try:
+        if not is_folder(folder):
+            _fetch(folder)
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
+
+
+def _fetch(folder: Path) -> None:
+    staging = folder.with_name(f".{folder.name}{TEMPORARY_SUFFIX}")
+    extracted = staging / folder.name
+    try:
+        shutil.rmtree(extracted, ignore_errors=True)  # of a process that was killed
+        staging.mkdir(exist_ok=True)
+        # The two halves of MONAI's download_and_extract, which as a whole needs `requests` to learn the file's name. An
+        # archive that a killed process has left is whole, or refused by its hash and removed.
         archive = staging / f"{folder.name}.tar"
         url, md5 = DecathlonDataset.resource[folder.name], MD5[folder.name]
         download_url(url, archive, hash_val=md5, hash_type="md5", progress=sys.stderr.isatty())
         extractall(archive, staging)
-        extracted = staging / folder.name
         if not (extracted / "dataset.json").is_file():
             raise FileNotFoundError(f"the archive holds no {folder.name}/dataset.json")
         try:
             extracted.rename(folder)
         except OSError:
-            if not is_folder(folder):  # of several processes, as a training on several GPUs has, another was first
+            if not is_folder(folder):  # as of a machine that shares the disk but not its locks, and was first
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -3,6 +3,8 @@
 import hashlib
 import sys
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.client import IncompleteRead
 from urllib.error import URLError
 
@@ -110,7 +112,7 @@ def test_download_has_the_url_and_hash_of_monai(tmp_path, calls, task):
 )
 def test_failed_download_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch, calls, half, error):
     def fail(*_, **__):
-        (staging,) = tmp_path.iterdir()
+        (staging,) = (path for path in tmp_path.iterdir() if path.is_dir())
         (staging / TASK).mkdir()
         (staging / TASK / "dataset.json").write_text("{")
         raise error
@@ -134,6 +136,64 @@ def test_of_two_processes_the_later_takes_what_the_earlier_has_fetched(tmp_path,
     assert ensure_dataset(tmp_path / TASK, download=True) == tmp_path / TASK
     assert [path.name for path in tmp_path.iterdir()] == [TASK]
     assert (tmp_path / TASK / "dataset.json").read_text() == '{"name": "the other"}'
+
+
+def test_processes_that_want_one_task_wait_for_the_one_that_fetches_it(tmp_path, monkeypatch, calls, caplog):
+    caplog.set_level("INFO", logger=download.__name__)
+    fetch, others = download.download_url, []
+
+    def fetch_beside_another(*words, **options):
+        if not others:
+            others.append(ThreadPoolExecutor().submit(ensure_dataset, tmp_path / TASK, download=True))
+            while "waits for it" not in caplog.text:
+                time.sleep(0.01)
+        fetch(*words, **options)
+
+    monkeypatch.setattr(download, "download_url", fetch_beside_another)
+    assert ensure_dataset(tmp_path / TASK, download=True) == tmp_path / TASK
+    assert others[0].result(timeout=60) == tmp_path / TASK
+    assert len(calls) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [TASK]
+
+
+def test_where_one_fails_the_process_that_has_waited_fetches(tmp_path, monkeypatch, calls, caplog):
+    caplog.set_level("INFO", logger=download.__name__)
+    fetch, others = download.download_url, []
+
+    def fail_beside_another(*words, **options):
+        if others:
+            return fetch(*words, **options)
+        others.append(ThreadPoolExecutor().submit(ensure_dataset, tmp_path / TASK, download=True))
+        while "waits for it" not in caplog.text:
+            time.sleep(0.01)
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(download, "download_url", fail_beside_another)
+    complaint(tmp_path / TASK, download=True)
+    assert others[0].result(timeout=60) == tmp_path / TASK
+    assert (tmp_path / TASK / "dataset.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [TASK]
+
+
+def test_what_a_killed_process_has_left_is_used_or_removed(tmp_path, archive):
+    whole = archive()
+    left = tmp_path / "data" / f".{TASK}.tmp"
+    (left / TASK / "labelsTr").mkdir(parents=True)
+    (left / TASK / "labelsTr/half.nii.gz").write_bytes(b"half")
+    whole.rename(left / whole.name)  # nothing to fetch any more
+    folder = ensure_dataset(tmp_path / "data" / TASK, download=True)
+    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["a.nii.gz", "dataset.json"]
+    assert [path.name for path in folder.parent.iterdir()] == [TASK]
+
+
+def test_an_archive_that_is_cut_off_is_removed(tmp_path, archive):
+    archive()
+    left = tmp_path / "data" / f".{TASK}.tmp"
+    left.mkdir(parents=True)
+    (left / f"{TASK}.tar").write_bytes(b"half")
+    assert "hash" in complaint(tmp_path / "data" / TASK, download=True)
+    assert list((tmp_path / "data").iterdir()) == []
+    assert ensure_dataset(tmp_path / "data" / TASK, download=True).is_dir()
 
 
 def test_interrupted_download_leaves_nothing(tmp_path, monkeypatch):
