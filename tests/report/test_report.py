@@ -68,6 +68,7 @@ def test_the_summary_is_what_the_runs_say(small):
     assert [random[f"labels_to_{share}"] for share in (90, 95, 99, 100)] == ["11", "", "", ""]
     assert full["aubc_mean"] == full["labels_to_90"] == ""
     runs = [row for row in rows(small, "runs.csv") if row["method"] == "svgd/entropy_mi"]
+    assert {row["full_data"] for row in rows(small, "runs.csv")} == {"true", "false"}
     assert [float(row["aubc"]) for row in runs] == pytest.approx(areas)
     assert [(row["seed"], row["first_labels"], row["last_labels"], row["final_test_dice"]) for row in runs] == [
         ("0", "5", "11", "0.8"), ("1", "5", "11", "0.82"), ("2", "5", "11", "0.79"),
