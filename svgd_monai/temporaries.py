@@ -1,4 +1,4 @@
-"""Names of files that are being written, and the removal of what killed processes leave of them.
+"""Names of files and folders that are being written, and the removal of what killed processes leave of them.
 
 Machines may share a folder (a study's, a cache), and process ids repeat from one to the next, in containers above all.
 So a name says which machine and which process writes, and holds a token, so that no two writes ever share a file.
@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import time
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def temporary_path(path: Path, process: int | None = None) -> Path:
     return path.with_name(f"{path.name}.{process}.{_machine()}{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
-def remove_temporaries(folder: Path, below: str = "") -> None:
+def remove_temporaries(folder: Path, below: str = "", folders: bool = False) -> None:
     """Remove what killed processes have half written; what living ones write stays, as all else does.
 
     What another machine writes stays for a day (:data:`ABANDONED`) after it was last written to.
@@ -41,11 +42,16 @@ def remove_temporaries(folder: Path, below: str = "") -> None:
     Args:
         folder: where; one that is not there holds nothing.
         below: a pattern of folders in it, with a slash at its end, such as ``round_*/``; "" is the folder itself.
+        folders: remove folders of such names in place of files.
     """
     for path in folder.glob(f"{below}*{TEMPORARY_SUFFIX}"):
         name = _NAME.fullmatch(path.name)
-        if name is not None and path.is_file() and _is_left(path, int(name["process"]), name["machine"]):
-            path.unlink(missing_ok=True)
+        of_kind = path.is_dir() if folders else path.is_file()
+        if name is not None and of_kind and _is_left(path, int(name["process"]), name["machine"]):
+            if folders:
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _is_left(path: Path, process: int, machine: str) -> bool:

@@ -22,6 +22,17 @@ def test_what_a_killed_process_has_left_goes_and_what_a_living_one_writes_stays(
     assert set(tmp_path.iterdir()) == {folder, other, *users}
 
 
+def test_folders_of_such_names_go_where_they_are_asked_for(tmp_path):
+    file, folder, other = (temporary_path(tmp_path / name, process) for name, process in
+                           (("a", DEAD), ("b", DEAD), ("c", os.getppid())))  # fmt: skip
+    file.write_bytes(b"half")
+    for each in (folder, other):
+        (each / "within").mkdir(parents=True)
+    (tmp_path / "mine.tmp").mkdir()
+    remove_temporaries(tmp_path, folders=True)
+    assert set(tmp_path.iterdir()) == {file, other, tmp_path / "mine.tmp"}
+
+
 def test_only_the_folders_asked_for_are_cleared(tmp_path):
     round_folder = tmp_path / "round_000"
     round_folder.mkdir()

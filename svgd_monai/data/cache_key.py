@@ -61,7 +61,7 @@ class _Pickler(pickle.Pickler):
         """What makes ``obj``, and with which arguments; None for all else, which is written as ever."""
         if type(obj) in (set, frozenset):
             return type(obj), sorted(obj, key=_pickled)
-        if isinstance(obj, Tensor) and obj.layout is torch.strided:
+        if isinstance(obj, Tensor) and obj.layout is torch.strided and not obj.is_quantized:
             values = obj.detach().cpu().as_subclass(Tensor).clone(memory_format=torch.contiguous_format)
             content = values.reshape(-1).view(torch.uint8).numpy()
             return _tensor, content, obj.dtype, tuple(obj.shape), type(obj), vars(obj)

@@ -17,7 +17,7 @@ from monai.apps import DecathlonDataset, download_url, extractall
 from svgd_monai.data.entries import is_file, is_folder
 from svgd_monai.errors import DataError
 from svgd_monai.files import reason
-from svgd_monai.temporaries import TEMPORARY_SUFFIX
+from svgd_monai.temporaries import remove_temporaries, temporary_path
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ def ensure_dataset(dataset_dir: str | os.PathLike[str], download: bool = False) 
 def _download(folder: Path) -> None:
     """Download and extract beside ``folder``, then move into place, so that the folder is whole or absent.
 
-    Processes that want the same folder wait, on a lock file beside it, for the one that fetches it.
+    Processes that want the same folder wait, on a lock file beside it, for the one that fetches it. Each has a staging
+    folder of its own all the same, for a lock does not reach every machine.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f".{folder.name}.lock")
@@ -82,17 +83,16 @@ def _download(folder: Path) -> None:
 
 
 def _fetch(folder: Path) -> None:
-    staging = folder.with_name(f".{folder.name}{TEMPORARY_SUFFIX}")
-    extracted = staging / folder.name
+    remove_temporaries(folder.parent, folders=True)
+    staging = temporary_path(folder.with_name(f".{folder.name}"))
+    staging.mkdir()
     try:
-        shutil.rmtree(extracted, ignore_errors=True)  # of a process that was killed
-        staging.mkdir(exist_ok=True)
-        # The two halves of MONAI's download_and_extract, which as a whole needs `requests` to learn the file's name. An
-        # archive that a killed process has left is whole, or refused by its hash and removed.
+        # The two halves of MONAI's download_and_extract, which as a whole needs `requests` to learn the file's name.
         archive = staging / f"{folder.name}.tar"
         url, md5 = DecathlonDataset.resource[folder.name], MD5[folder.name]
         download_url(url, archive, hash_val=md5, hash_type="md5", progress=sys.stderr.isatty())
         extractall(archive, staging)
+        extracted = staging / folder.name
         if not (extracted / "dataset.json").is_file():
             raise FileNotFoundError(f"the archive holds no {folder.name}/dataset.json")
         try:

@@ -204,11 +204,16 @@ def _distances(
         _, distances, _ = get_edge_surface_distance(
             p.cpu(), t.cpu(), spacing=list(spacing), symmetric=True, class_index=c
         )
-        # torch.quantile refuses more than 2^24 values, which noise over a large CT has on its surface.
-        hausdorff[c - 1] = max(float(np.percentile(d.numpy(), 95)) for d in distances)
+        hausdorff[c - 1] = max(map(_percentile95, distances))
         surface[c - 1] = float(torch.cat(list(distances)).mean())
     return hausdorff, surface
 
 
 def _plain(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def _percentile95(distances: Tensor) -> float:
+    # torch refuses more values, which noise over a large CT has on its surface; numpy rounds otherwise.
+    large = distances.numel() > 1 << 24
+    return float(np.percentile(distances.numpy(), 95) if large else torch.quantile(distances, 0.95))

@@ -172,7 +172,8 @@ class ActiveLearning:
                 self.ledger.record(self._round(number).queries())
                 write_json(self.folder.ledger_file, self.ledger.as_dict())
             if number >= first - 1:  # what follows the last complete round may have been cut off
-                write_curve(self.folder.curve_file, task.dataset.classes, self.curve)
+                if final or len(self.curve) >= self.folder.curve_rows():  # later rounds' rows may lie there
+                    write_curve(self.folder.curve_file, task.dataset.classes, self.curve)
                 log_round(self.folder, self.curve[number], None if final else self.rounds)
                 self._call(AfterRound, "after_round", number)
             if final:

@@ -18,7 +18,8 @@ def training(dataset, output, **keys):
 
 def runs_of(output, experiment):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{output}/mlruns.db")
+    database = output / "mlruns.db"  # MONAI 1.6.0 has a folder in its place
+    client = mlflow.MlflowClient(f"sqlite:///{database}" if database.is_file() else (output / "mlruns").as_uri())
     found = client.search_runs(client.get_experiment_by_name(experiment).experiment_id)
     artifacts = {run.info.run_name: [a.path for a in client.list_artifacts(run.info.run_id)] for run in found}
     return {run.info.run_name: run for run in found}, artifacts

@@ -1,6 +1,7 @@
 """A missing data set is fetched only when asked for, and arrives whole or not at all."""
 
 import hashlib
+import os
 import sys
 import tarfile
 import time
@@ -14,8 +15,17 @@ from monai.apps import DecathlonDataset
 from svgd_monai.data import download
 from svgd_monai.data.download import MD5, ensure_dataset
 from svgd_monai.errors import DataError
+from svgd_monai.temporaries import temporary_path
 
 TASK = "Task04_Hippocampus"
+DEAD = 4194304  # no process has so high a number
+
+
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def complaint(*arguments, **options):
@@ -112,7 +122,8 @@ def test_download_has_the_url_and_hash_of_monai(tmp_path, calls, task):
 )
 def test_failed_download_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch, calls, half, error):
     def fail(*_, **__):
-        (staging,) = (path for path in tmp_path.iterdir() if path.is_dir())
+        staging, lock = sorted(tmp_path.iterdir())
+        assert lock.name == f".{TASK}.lock"
         (staging / TASK).mkdir()
         (staging / TASK / "dataset.json").write_text("{")
         raise error
@@ -145,8 +156,7 @@ def test_processes_that_want_one_task_wait_for_the_one_that_fetches_it(tmp_path,
     def fetch_beside_another(*words, **options):
         if not others:
             others.append(ThreadPoolExecutor().submit(ensure_dataset, tmp_path / TASK, download=True))
-            while "waits for it" not in caplog.text:
-                time.sleep(0.01)
+            wait_for(lambda: "waits for it" in caplog.text)
         fetch(*words, **options)
 
     monkeypatch.setattr(download, "download_url", fetch_beside_another)
@@ -164,8 +174,7 @@ def test_where_one_fails_the_process_that_has_waited_fetches(tmp_path, monkeypat
         if others:
             return fetch(*words, **options)
         others.append(ThreadPoolExecutor().submit(ensure_dataset, tmp_path / TASK, download=True))
-        while "waits for it" not in caplog.text:
-            time.sleep(0.01)
+        wait_for(lambda: "waits for it" in caplog.text)
         raise ConnectionResetError(104, "Connection reset by peer")
 
     monkeypatch.setattr(download, "download_url", fail_beside_another)
@@ -175,25 +184,14 @@ def test_where_one_fails_the_process_that_has_waited_fetches(tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == [TASK]
 
 
-def test_what_a_killed_process_has_left_is_used_or_removed(tmp_path, archive):
-    whole = archive()
-    left = tmp_path / "data" / f".{TASK}.tmp"
-    (left / TASK / "labelsTr").mkdir(parents=True)
-    (left / TASK / "labelsTr/half.nii.gz").write_bytes(b"half")
-    whole.rename(left / whole.name)  # nothing to fetch any more
-    folder = ensure_dataset(tmp_path / "data" / TASK, download=True)
-    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["a.nii.gz", "dataset.json"]
-    assert [path.name for path in folder.parent.iterdir()] == [TASK]
-
-
-def test_an_archive_that_is_cut_off_is_removed(tmp_path, archive):
-    archive()
-    left = tmp_path / "data" / f".{TASK}.tmp"
-    left.mkdir(parents=True)
-    (left / f"{TASK}.tar").write_bytes(b"half")
-    assert "hash" in complaint(tmp_path / "data" / TASK, download=True)
-    assert list((tmp_path / "data").iterdir()) == []
-    assert ensure_dataset(tmp_path / "data" / TASK, download=True).is_dir()
+def test_what_a_killed_process_has_left_is_removed(tmp_path, calls):
+    left, lives = (temporary_path(tmp_path / f".{TASK}", process) for process in (DEAD, os.getppid()))
+    for staging in (left, lives):
+        (staging / TASK).mkdir(parents=True)
+        (staging / f"{TASK}.tar").write_bytes(b"half")
+    (tmp_path / f".{TASK}.lock").touch()
+    assert ensure_dataset(tmp_path / TASK, download=True) == tmp_path / TASK
+    assert set(tmp_path.iterdir()) == {tmp_path / TASK, lives}
 
 
 def test_interrupted_download_leaves_nothing(tmp_path, monkeypatch):

@@ -37,6 +37,8 @@ A trial is sound when all three of these hold, and bad otherwise:
 - **`run.json` is never made again**, because it alone says what the run was begun with. If it is emptied or lost,
   put it back from your backup. Without a backup the run cannot go on: begin it anew in another `output_dir`.
   `run.json` is written when the run begins, when you ask for more rounds, and at the end.
+- **Where people label, `ledger.json` and each round's `datalist.json`** alone say which labels were used when. If one
+  is lost, the command ends with a sentence: put it back from your backup, or begin anew in another `output_dir`.
 
 ## What came of each fault
 

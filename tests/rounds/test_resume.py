@@ -83,7 +83,12 @@ def test_a_command_that_is_killed_on_its_way_through_earlier_rounds_leaves_their
     copy = tmp_path / "run"
     shutil.copytree(uninterrupted, copy)
     argv = arguments(phantom_mr, copy, rounds=ROUNDS + 1)
-    assert run(argv, deadly=("svgd_monai.rounds.loop", None, "curve_row", 2, None)).code == -signal.SIGKILL
+    deadly = ("svgd_monai.rounds.loop", None, "curve_row", 2, None)
+    assert run(argv, deadly=deadly).code == -signal.SIGKILL
+    assert curve(copy) == curve(uninterrupted)
+    (copy / "round_000/metrics.json").unlink()  # so that the first round is made up first
+    assert run(argv, deadly=deadly).code == -signal.SIGKILL
+    assert (copy / "round_000/metrics.json").is_file()
     assert curve(copy) == curve(uninterrupted)
 
 

@@ -194,7 +194,7 @@ class PeopleLedger:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> PeopleLedger:
-        """Rebuild a ledger, but for training and validation, which stand in the rounds' own files.
+        """Rebuild a ledger, but for what the rounds' own files say; ``training`` has an empty list for each round.
 
         Raises:
             RunFolderError: the content is no such ledger.
@@ -208,6 +208,7 @@ class PeopleLedger:
                     for entries in content["worklists"]
                 ],
                 queries=[list(record["queries"]) for record in content["rounds"] if record["queries"] is not None],
+                training=[[] for _ in content["rounds"]],
                 refused=[dict(record) for record in content["refused"]],
             )
             for case, record in content["cases"].items():

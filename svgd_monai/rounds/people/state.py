@@ -172,11 +172,11 @@ def read_rounds(ledger: PeopleLedger, rounds: Iterable[Round], dataset: MSDDatas
     Raises:
         RunFolderError: a round's queries are damaged, or its data list is lost.
     """
-    known = ledger.queries
+    known, begun = ledger.queries, len(ledger.training)
     ledger.training, ledger.validation, ledger.validating, ledger.queries = [], [], [], []
     for number, each in enumerate(rounds):
         if not each.datalist_file.is_file():
-            if each.trained or number < len(known):  # anew it would work on the labels that there are by now
+            if number < begun:  # anew it would work on the labels that there are by now
                 raise RunFolderError(f"{each.datalist_file} is gone, {_PUT_BACK}")
             return
         datalist = read_datalist(each.datalist_file, dataset)

@@ -71,5 +71,5 @@ def study(configuration: str) -> Study:
 
 def _known_keys(configuration: Mapping[str, Any], folder: Path) -> frozenset[str]:
     """Top-level keys of a run's configuration and of those, in its folder, that it runs in its rounds."""
-    files = [file for stage in stage_files(configuration["stages"], folder).values() for file in stage]
+    files = [file for stage in stage_files(configuration.get("stages", {}), folder).values() for file in stage]
     return frozenset(configuration).union(*(ConfigParser.load_config_file(str(file)) for file in files))

@@ -205,7 +205,9 @@ def test_files_of_an_earlier_round_that_are_lost_are_made_again(finished, tmp_pa
         assert outcomes[1][part] == outcomes[0][part], part
 
 
-@pytest.mark.parametrize("lost", ["ledger.json", "round_000/datalist.json", "round_004/datalist.json", "round_002"])
+@pytest.mark.parametrize(
+    "lost", ["ledger.json", "round_000/datalist.json", "round_004/datalist.json", "round_002", "round_004"]
+)
 def test_what_nothing_else_tells_is_not_made_up_where_it_is_lost(lost, finished, tmp_path):
     """A round that began anew would work on the labels that there are by now."""
     folder = tmp_path / "run"
