@@ -156,7 +156,7 @@ def is_full_data(settings: Mapping[str, Any], first_labels: float, cases: int) -
         first_labels: unique labels in its first round.
         cases: cases of the initial set and the pool together; 0 where unknown.
     """
-    return settings.get("method") == FULL or bool(first_labels == cases > 0)  # of numpy's, which files spell otherwise
+    return settings.get("method") == FULL or bool(first_labels == cases > 0)  # numpy's own is spelt otherwise in files
 
 
 def split_cases(record: Mapping[str, Any], role: str) -> list[str]:
