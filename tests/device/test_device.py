@@ -16,14 +16,14 @@ COMMON = {**TINY, "num_particles": 3, "steps_per_round": 4, "validations_per_rou
 RUNS = {
     "as it is": (MR, {"augmentation": "light"}),
     "another query": (MR, {"acquisition": "max_cover", "uncertainty_reduction": "top", "mi_content": "foreground"}),
-    "an ensemble": (MR, {"committee": "ensemble", "member_batches": "own", "warm_start": "true"}),
-    "no prior": (MR, {"prior_std": "flat", "learning_rate": 1.0}),
+    "an ensemble": (MR, {"committee": "ensemble", "prior_std": "flat", "member_batches": "own", "warm_start": "true"}),
+    "an ensemble with a prior": (MR, {"committee": "ensemble", "member_batches": "own", "warm_start": "true"}),
     "surfaces, clipped": (MR, {"surface_distances": "true", "max_norm": 1.0, "acquisition": "power_bald"}),
     "another bundle": (CT, {"roi_size": [16, 16, 32], "spacing": [8, 8, 8]}),
 }
 #: Where there is no prior, Adam makes full steps of gradients that are nothing but rounding.
 OVERLAYS = {
-    "no prior": "optimizer: {_target_: torch.optim.SGD, params: '$[@network.values]', lr: '@learning_rate'}\n",
+    "an ensemble": "optimizer: {_target_: torch.optim.SGD, params: '$[@network.values]', lr: 1.0}\n",
 }
 #: What a step may ask of the device: whether all particles are finite, which on CUDA is read when it is known.
 WAITS = 1
