@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -229,23 +229,6 @@ def slots(entry: Entry) -> list[tuple[str | None, str]]:
     if len(entry.annotators) > 1:
         return [(annotator, f"labels/{annotator}/{name}") for annotator in entry.annotators]
     return [(entry.annotators[0] if entry.annotators else None, f"labels/{name}")]
-
-
-def training_list(
-    previous: Sequence[str], redrawn: Iterable[str], labelled: Sequence[str], validation: Iterable[str]
-) -> list[str]:
-    """The training list of a round: as that of the round before, then what it drew again, then what is new.
-
-    Args:
-        previous: the training list of the round before.
-        redrawn: its queries; those that it trained on gain weight.
-        labelled: the labelled cases.
-        validation: the validation cases, which never train.
-    """
-    usable, trained = set(labelled) - set(validation), set(previous)
-    again = [case for case in redrawn if case in trained]
-    new = sorted(usable - trained)
-    return [case for case in (*previous, *again, *new) if case in usable]
 
 
 def now() -> str:

@@ -47,9 +47,9 @@ from svgd_monai.rounds.loop import ActiveLearning
 from svgd_monai.rounds.people import state
 from svgd_monai.rounds.people.advice import ADVICE_FILE, WINDOW, write_advice
 from svgd_monai.rounds.people.intake import Intake
-from svgd_monai.rounds.people.ledger import PeopleLedger, training_list
+from svgd_monai.rounds.people.ledger import PeopleLedger
 from svgd_monai.rounds.people.notes import Complaint
-from svgd_monai.rounds.people.selection import choose_validation
+from svgd_monai.rounds.people.selection import choose_validation, training_list
 from svgd_monai.rounds.people.sheet import SHEET_FILE, summary
 from svgd_monai.rounds.people.worklists import Worklists
 from svgd_monai.rounds.prepare import check_mended, check_parts, compares_voxels, prepare_items

@@ -1,9 +1,9 @@
-"""Which cases go on a worklist, why, and who labels them."""
+"""Which cases go on a worklist, why, and who labels them; which train, and which validate."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from svgd_monai.data.splits import HELD_OUT_LIMIT
@@ -64,6 +64,23 @@ def assign(
             load[name] += 1
         result[case] = tuple(asked)
     return result
+
+
+def training_list(
+    previous: Sequence[str], redrawn: Iterable[str], labelled: Sequence[str], validation: Iterable[str]
+) -> list[str]:
+    """The training list of a round: as that of the round before, then what it drew again, then what is new.
+
+    Args:
+        previous: the training list of the round before.
+        redrawn: its queries; those that it trained on gain weight.
+        labelled: the labelled cases.
+        validation: the validation cases, which never train.
+    """
+    usable, trained = set(labelled) - set(validation), set(previous)
+    again = [case for case in redrawn if case in trained]
+    new = sorted(usable - trained)
+    return [case for case in (*previous, *again, *new) if case in usable]
 
 
 def choose_validation(

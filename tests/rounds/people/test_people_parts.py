@@ -22,10 +22,17 @@ from svgd_monai.rounds.people import advice, loop, state
 from svgd_monai.rounds.people.advice import PoolState, advise, pool_state, write_advice
 from svgd_monai.rounds.people.agreement import PoolAgreement
 from svgd_monai.rounds.people.handed import handed_files
-from svgd_monai.rounds.people.ledger import Entry, Label, PeopleLedger, training_list
+from svgd_monai.rounds.people.ledger import Entry, Label, PeopleLedger
 from svgd_monai.rounds.people.loop import PeopleLearning
 from svgd_monai.rounds.people.notes import Complaint, read_notes
-from svgd_monai.rounds.people.selection import assign, choose_validation, cold_entry, next_cases, scored_entry
+from svgd_monai.rounds.people.selection import (
+    assign,
+    choose_validation,
+    cold_entry,
+    next_cases,
+    scored_entry,
+    training_list,
+)
 from svgd_monai.rounds.people.sheet import state_of, write_sheet
 from svgd_monai.rounds.people.state import admit
 from svgd_monai.rounds.people.table import read_assignments
