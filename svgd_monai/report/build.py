@@ -16,7 +16,7 @@ from svgd_monai.report.document import study_page
 from svgd_monai.report.evidence import Evidence, gather
 from svgd_monai.report.page import Picture, png
 from svgd_monai.report.tables import FILES
-from svgd_monai.report.text import csv_cell, shorten, span
+from svgd_monai.report.text import csv_cell, listed, shorten, span
 
 FOLDER = "report"
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
@@ -63,11 +63,14 @@ def _draw(evidence: Evidence) -> Iterator[Picture]:
     names, counts = analysis.by_area, {name: len(runs) for name, runs in study.methods.items()}
     n = f"n = {span(counts[name] for name in names)} seeds per method"
     full = f" Dashed: mean of the full-data runs (n = {analysis.full_dice.size})." if analysis.full_dice.size else ""
+    shared = figures.overview_seeds(study)
+    over = f"the seeds that all methods have ({listed(shared, 8)})" if shared else f"seeds ({n})"
+    every = ", with the means over all seeds of a method" if shared else ""
     yield Picture(
         "curves.png", png(figures.overview(analysis)),
-        f"Test Dice against unique labels, mean over seeds ({n}). Markers: counts at which all of a method's seeds "
+        f"Test Dice against unique labels, mean over {over}. Markers: counts at which all of a method's seeds "
         f"were measured; elsewhere some seeds are interpolated between two counts.{full} "
-        "The next figure shows the spread. File: curves.csv.",
+        f"The next figure shows the spread. File: curves.csv{every}.",
         "Learning curves of all methods against unique labels.",
     )  # fmt: skip
     for file, rounds, csv in (("curves_by_seed.png", False, "curves.csv"), ("curves_by_round.png", True, "rounds.csv")):

@@ -44,8 +44,8 @@ def _seeds(study: Study) -> Iterable[str]:
     elif len(set(map(frozenset, sets.values()))) > 1:
         which = "; ".join(f"{name}: {listed(sorted(seeds), 12)}" for name, seeds in sets.items())
         yield (
-            "The methods have different seeds: a mean is over all seeds of its method, a difference over the seeds "
-            f"that both methods have ({which})."
+            "The methods have different seeds: a table's mean is over all seeds of its method, a difference over the "
+            f"seeds that both methods have ({which})."
         )
     single = [name for name, seeds in sets.items() if len(seeds) == 1]
     if single:

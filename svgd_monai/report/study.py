@@ -40,6 +40,12 @@ class Study:
         return {name: runs for name, runs in self.methods.items() if not runs[0].full}
 
     @property
+    def shared_seeds(self) -> list[int]:
+        """The seeds at which every method that queries was run, in order."""
+        each = [{run.seed for run in runs} for runs in self.queried.values()]
+        return sorted(set.intersection(*each)) if each else []
+
+    @property
     def full_data(self) -> list[Run]:
         """The runs that set the full-data Dice: the method ``full``, else the full-data method with the most seeds."""
         full = {name: runs for name, runs in self.methods.items() if runs[0].full}

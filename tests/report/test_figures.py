@@ -7,7 +7,7 @@ from studies import report, rows, write_round, write_run
 
 from svgd_monai.report import figures
 from svgd_monai.report.analysis import analyse
-from svgd_monai.report.figures import Panel, dot_plot, pairwise, small_multiples
+from svgd_monai.report.figures import Panel, dot_plot, overview, pairwise, small_multiples
 from svgd_monai.report.study import read_study
 
 
@@ -63,6 +63,31 @@ def test_a_methods_curve_is_its_mean_between_its_standard_deviations(small):
     corners = {tuple(np.round(corner, 9)) for corner in shade.get_paths()[0].vertices}
     ends = [*zip((5, 8, 11), mean - spread, strict=True), *zip((5, 8, 11), mean + spread, strict=True)]
     assert {tuple(np.round(end, 9)) for end in ends} <= corners
+
+
+def test_methods_with_other_seeds_are_drawn_at_those_that_all_have(small):
+    write_run(small / "ours_3", [0.70, 0.85, 0.90], seed=3, acquisition="entropy_mi")
+    figure = overview(analyse(read_study(small)))
+    drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    means = [0.60, (0.72 + 0.71 + 0.74) / 3, (0.80 + 0.82 + 0.79) / 3]
+    assert drawn["svgd/entropy_mi (3 of 4)"] == pytest.approx(means)
+    assert "svgd/random (3)" in drawn
+    report(small)
+    text = (small / "report" / "report.md").read_text()
+    assert "mean over the seeds that all methods have (0, 1, 2)" in text
+    assert "File: curves.csv, with the means over all seeds of a method." in text
+
+
+def test_with_one_seed_in_common_each_method_is_drawn_at_all_of_its_own(small):
+    for seed in (1, 2):
+        for file in (small / f"random_{seed}").iterdir():
+            file.unlink()
+    figure = overview(analyse(read_study(small)))
+    drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert drawn["svgd/entropy_mi (3)"][0] == pytest.approx(0.60)
+    assert "svgd/random (1)" in drawn
+    report(small)
+    assert "mean over seeds (n = 1 to 3 seeds per method)" in (small / "report" / "report.md").read_text()
 
 
 def test_against_rounds_a_mean_is_over_the_rounds_that_all_seeds_have(small):

@@ -64,8 +64,8 @@ ODD = {
     "one method": (drop(*OURS), "There is one method only, svgd/random; nothing can be compared."),
     "unequal seeds": (
         drop("ours_1"),
-        "different seeds: a mean is over all seeds of its method, a difference over the seeds that both methods have "
-        "(svgd/entropy_mi: 0, 2; svgd/random: 0, 1, 2).",
+        "different seeds: a table's mean is over all seeds of its method, a difference over the seeds that both "
+        "methods have (svgd/entropy_mi: 0, 2; svgd/random: 0, 1, 2).",
     ),
     "no seed in common": (other_seeds, "no test: no seed in common"),
     "unfinished": (ours([0.6, 0.7], seeds=(1,), finished=False), "Left out: ours_1: the run is not finished"),
