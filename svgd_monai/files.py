@@ -10,6 +10,7 @@ again.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -48,6 +49,9 @@ _LOAD_ERRORS = (
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _GUARDED = re.compile(r"''*[=+\-@\t\r]")
 
+#: What a folder says that may be written to and not read, or whose file system (SMB, FUSE) knows no ``fsync`` of one.
+_NO_FOLDER_SYNC = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP})
+
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, durable: bool = True) -> Path:
     """Write ``content`` to ``path`` atomically and durably.
@@ -61,25 +65,26 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, durable: bool = Tr
         The path written.
 
     Raises:
-        OSError: the file system refuses (full, read-only, no permission); the old file stands.
+        OSError: the file system refuses (full, read-only, no permission); the old file stands, or the whole new one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)  # where nothing may be written, it complains as well
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
         # A full disk does not say whose, others name the temporary file: the user knows the one that it was to become.
         raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    if durable:
-        _sync_folder(path.parent)
     return path
 
 
@@ -102,8 +107,9 @@ def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterab
 
     A text that a spreadsheet would take for a formula gets an apostrophe before it, which :func:`read_csv` takes away.
     """
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="raise")
+    buffer = _Lines(newline="")
+    # Only what ends lines is quoted: with "\n" there, a carriage return in a text would break its row.
+    writer = csv.DictWriter(buffer, columns, lineterminator="\r\n", extrasaction="raise")
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     return write_text(path, buffer.getvalue())
@@ -163,22 +169,24 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     """Read a CSV with a header into a dictionary a row.
 
     Raises:
-        RunFolderError: the file is missing, not UTF-8, a column stands twice, or a row has another number of fields
-            than the header.
+        RunFolderError: the file is missing, not UTF-8, without a header, a column stands twice, or a row has another
+            number of fields than the header.
     """
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = list(reader.fieldnames or ())
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise RunFolderError(f"{path} cannot be read as CSV ({reason(error)}).") from error
+    if not columns:
+        raise RunFolderError(f"{path} has no header.")
     if len(set(columns)) < len(columns):
         raise RunFolderError(f"{path} has two columns of the same name.")
-    for number, row in enumerate(rows, start=2):
+    for line, row in rows:
         if None in row or None in row.values():
-            raise RunFolderError(f"{path}, line {number}: the number of fields differs from the header's.")
-    return [{column: unguarded(value) for column, value in row.items()} for row in rows]
+            raise RunFolderError(f"{path}, line {line}: the number of fields differs from the header's.")
+    return [{column: unguarded(value) for column, value in row.items()} for _, row in rows]
 
 
 def unguarded(cell: str) -> str:
@@ -190,6 +198,13 @@ def reason(error: BaseException) -> str:
     """One line that says what ``error`` is, for use inside a sentence."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class _Lines(io.StringIO):
+    """Ends each row that a CSV writer writes with a line feed alone."""
+
+    def write(self, text: str, /) -> int:
+        return super().write(text.removesuffix("\r\n") + "\n")
 
 
 def _cell(value: Any) -> Any:
@@ -225,8 +240,12 @@ def _no_number(name: str) -> NoReturn:
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":  # elsewhere a folder cannot be opened; the rename is as durable as the system makes it
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise

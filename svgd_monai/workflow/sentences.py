@@ -8,7 +8,7 @@ import pydoc
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import CodeType, TracebackType
 
 import torch
@@ -22,6 +22,9 @@ GO_ON = "the same command goes on where this one stopped"
 _FILE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
 #: What calls a component: MONAI, and the committee for each of its members.
 _MAKERS = frozenset({("monai.utils.module", "instantiate"), ("svgd_monai.committee.particles", "fresh_network")})
+#: What calls the loss, and where those that are not a user's own lie.
+_TRAINS = ("svgd_monai.committee.trainer", "_gradients")
+_LOSSES = re.compile(r"(monai\.losses|torch\.nn\.modules\.loss|svgd_monai\.committee\.loss)(\.|$)")
 _IN_TRACEBACK = re.compile(rf"^{SvgdMonaiError.__module__}\.\w+: (.+)$", re.MULTILINE)
 
 
@@ -98,7 +101,7 @@ def _shortage(error: BaseException) -> str | None:
 
 
 def _mistake(error: BaseException) -> str | None:
-    """The sentence of an error with which MONAI refuses a component or a reference of a configuration."""
+    """The sentence of an error with which a library refuses what a configuration gives it."""
     text = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, pydoc.ErrorDuringImport):
         return f"_target_: {text}."
@@ -116,14 +119,32 @@ def _mistake(error: BaseException) -> str | None:
         return f"_target_: {text}."
     if place == "monai.bundle.reference_resolver" and isinstance(error, ValueError):
         return f"{text[:1].upper()}{text[1:]}."
-    return _refusal(places, text) if isinstance(error, ValueError) else None
+    refused = _refusal(places, text) if isinstance(error, ValueError) else None
+    unfit = isinstance(error, (AssertionError, IndexError, RuntimeError, ValueError)) and "CUDA" not in text
+    return refused or (_refused_batch(places, text) if unfit else None)
 
 
 def _refusal(places: list[tuple[str, CodeType]], text: str) -> str | None:
     """The sentence of a constructor of MONAI's or torch's that refuses a value which a configuration gives it."""
-    makers = [number for number, (module, code) in enumerate(places) if (module, code.co_name) in _MAKERS]
-    called = places[makers[-1] + 1 :] if makers else []
-    if not all(module.partition(".")[0] in {"monai", "torch"} for module, _ in called):  # a user's own tells where
-        return None
+    called = _called(places, _MAKERS, {"monai", "torch"})
     refusing = next((code.co_qualname for _, code in called if code.co_name == "__init__"), None)
     return None if refusing is None else f"_target_: {refusing}(): {text}."
+
+
+def _refused_batch(places: list[tuple[str, CodeType]], text: str) -> str | None:
+    """The sentence of a loss of MONAI's, torch's or this package's that refuses what a training gives it."""
+    called = _called(places, {_TRAINS}, {"monai", "torch", "svgd_monai"})
+    refusing = next((c.co_qualname for module, c in called if c.co_name == "forward" and _LOSSES.match(module)), None)
+    given = "a bundle gives it logits (B, C, ...) and classes (B, 1, ...)"
+    return None if refusing is None else f"loss: {refusing}(): {text}; {given}."
+
+
+def _called(
+    places: list[tuple[str, CodeType]], callers: Collection[tuple[str, str]], libraries: Collection[str]
+) -> list[tuple[str, CodeType]]:
+    """What ran below the last of some callers; nothing if part of it is a user's own, whose traceback tells where."""
+    last = max(
+        (number for number, (module, code) in enumerate(places) if (module, code.co_name) in callers), default=-1
+    )
+    called = places[last + 1 :] if last >= 0 else []
+    return called if all(module.partition(".")[0] in libraries for module, _ in called) else []

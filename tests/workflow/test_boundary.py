@@ -8,12 +8,14 @@ import sys
 import threading
 import time
 
+import monai
 import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from torch._utils import ExceptionWrapper
 
+from svgd_monai.committee import CommitteeTrainer, LogDiceLoss, Particles, PosteriorStep
 from svgd_monai.errors import CheckpointError, DataError, SvgdMonaiError
 from svgd_monai.workflow import boundary, calling_workflow, enter, run_steps
 
@@ -131,6 +133,40 @@ class TestSentence:
         with pytest.raises(RuntimeError) as raised, boundary():
             raise caught.value
         assert raised.value is caught.value
+
+    @pytest.mark.parametrize(
+        ("loss", "sentence"),
+        [
+            (monai.losses.DiceLoss(softmax=True), "DiceLoss.forward(): ground truth has different shape "),
+            (torch.nn.CrossEntropyLoss(), "CrossEntropyLoss.forward(): Expected "),
+            (LogDiceLoss(softmax=True), "LogDiceLoss.forward(): target has the shape (2, 1, 4, 4, 4), input (2, 3, "),
+        ],
+    )
+    def test_of_a_loss_that_does_not_fit_what_it_is_given(self, loss, sentence):
+        told = ending(wrapped(self._of_training(loss), 2))
+        assert told.startswith(f"loss: {sentence}")
+        assert told.endswith("; a bundle gives it logits (B, C, ...) and classes (B, 1, ...).")
+
+    def test_of_a_users_own_loss_stays_and_tells_where(self):
+        class Own(monai.losses.DiceLoss):
+            def forward(self, input, target):
+                return super().forward(input, target)
+
+        error = self._of_training(Own(softmax=True))
+        with pytest.raises(AssertionError) as raised, boundary():
+            raise error
+        assert raised.value is error
+
+    @staticmethod
+    def _of_training(loss):
+        """The error of a first step with classes that stand in one channel."""
+        network = Particles(torch.nn.Conv3d(1, 3, 1), 2)
+        batch = {"image": torch.zeros(2, 1, 4, 4, 4), "label": torch.ones(2, 1, 4, 4, 4)}
+        optimizer = torch.optim.SGD([network.values], lr=0.1)
+        trainer = CommitteeTrainer("cpu", 1, [batch], network, optimizer, loss, PosteriorStep())
+        with pytest.raises((AssertionError, RuntimeError, ValueError)) as caught:
+            trainer.run()
+        return caught.value
 
     @pytest.mark.parametrize(
         ("error", "begin"),
