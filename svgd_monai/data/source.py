@@ -11,7 +11,7 @@ from svgd_monai.data.download import ensure_dataset
 from svgd_monai.data.entries import Item
 from svgd_monai.data.phantom import make_phantom
 from svgd_monai.data.roles import RoundDatalist, read_datalist
-from svgd_monai.data.splits import Split, resolve_split
+from svgd_monai.data.splits import Split, held_out_sizes, resolve_split
 from svgd_monai.data.task import check_task, load_task
 from svgd_monai.errors import DataError
 
@@ -22,7 +22,7 @@ def stage_datalist(
     datalist_file: str | os.PathLike[str] | None = None,
     split_file: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    initial_labelled: int = 1,
+    initial_labelled: int | None = 1,
     validation_cases: int | None = None,
     test_cases: int | None = None,
     reveal_pool: bool = False,
@@ -42,10 +42,11 @@ def stage_datalist(
             the split.
         split_file: see :func:`~svgd_monai.data.splits.resolve_split`, like the four keys that follow.
         seed: of the initial set.
-        initial_labelled: its size.
+        initial_labelled: its size; None: all cases but the two sets below.
         validation_cases: size of the validation set; None: a fifth of the cases, at most 50.
         test_cases: likewise, of the test set.
-        reveal_pool: without a ``datalist_file``, train on the whole pool as well as on the initial set.
+        reveal_pool: without a ``datalist_file``, train on the whole pool as well as on the initial set, which may then
+            be smaller than ``initial_labelled``.
         download: see :func:`load_task`.
         num_classes: see :func:`load_task`.
         in_channels: likewise.
@@ -66,10 +67,12 @@ def stage_datalist(
     else:
         task = load_task(dataset_dir, cache_dir, download, num_classes, in_channels, on_bad_case, allow_outside)
         search = [] if data_lists is None else [data_lists]
+        cases = {*task.dataset.items, *task.bad}
+        if reveal_pool and split_file is None and initial_labelled is not None:
+            left = len(cases) - sum(held_out_sizes(len(cases), validation_cases, test_cases).values())
+            initial_labelled = min(initial_labelled, max(left, 1))  # all are labelled, whichever came first
         sizes = (initial_labelled, validation_cases, test_cases)
-        split = resolve_split({*task.dataset.items, *task.bad}, split_file, seed, *sizes, search=search).without(
-            task.bad
-        )
+        split = resolve_split(cases, split_file, seed, *sizes, search=search).without(task.bad)
         labelled = [*split.initial, *split.pool] if reveal_pool else list(split.initial)
         datalist = round_datalist(task.dataset, split, labelled)
     return datalist.changed(lambda item: _unchanged(item, task.with_fingerprint(item)))

@@ -78,11 +78,7 @@ def draw_split(
     """
     ids = sorted(cases)
     _refuse_repeated("The data set", ids)
-    fifth = min(max(len(ids) // 5, 1), HELD_OUT_LIMIT)
-    sizes = {
-        "validation_cases": fifth if validation_cases is None else validation_cases,
-        "test_cases": fifth if test_cases is None else test_cases,
-    }
+    sizes = held_out_sizes(len(ids), validation_cases, test_cases)
     held_out = sum(sizes.values())
     if initial_labelled is None:
         initial_labelled = max(len(ids) - held_out, 1)
@@ -100,6 +96,13 @@ def draw_split(
     validation, rest = _take(rest, sizes["validation_cases"], "held out/validation")
     initial, pool = _take(rest, initial_labelled, f"{seed}/initial")
     return Split(tuple(initial), tuple(pool), tuple(validation), tuple(test))
+
+
+def held_out_sizes(cases: int, validation_cases: int | None, test_cases: int | None) -> dict[str, int]:
+    """Sizes of the validation and the test set of so many cases, by key; None: a fifth of them, 1 to 50."""
+    fifth = min(max(cases // 5, 1), HELD_OUT_LIMIT)
+    asked = {"validation_cases": validation_cases, "test_cases": test_cases}
+    return {key: fifth if size is None else size for key, size in asked.items()}
 
 
 def read_split(

@@ -103,4 +103,5 @@ class CaseMetricsHandler:
         path = write_json(self.folder / METRICS_FILE, summary)
         measured = {role: found["dice"] for role, found in summary.items() if found["dice"] is not None}
         dice = ", ".join(f"{role} Dice {value:.4f}" for role, value in measured.items())
-        logger.info("%d cases measured in their own geometry: %s (%s)", len(self.results), dice, path)
+        cases = "1 case" if len(self.results) == 1 else f"{len(self.results)} cases"
+        logger.info("%s measured in their own geometry: %s (%s)", cases, dice, path)

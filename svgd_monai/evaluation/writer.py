@@ -93,7 +93,8 @@ class CaseWriter:
         """Write the rows that are not on disk yet."""
         if len(self.rows) > self._written:
             self._write_table()
-        logger.info("%d images segmented in %s", len(self.rows), self.folder)
+        images = "1 image" if len(self.rows) == 1 else f"{len(self.rows)} images"
+        logger.info("%s segmented in %s", images, self.folder)
 
     def _write_table(self) -> None:
         write_csv(self.folder / INFERENCE_FILE, self.columns, self.rows)

@@ -170,6 +170,13 @@ def test_the_file_says_who_why_and_whose_copy(pool, images, tmp_path, caplog):
     assert str(path) in caplog.text
 
 
+def test_the_warning_of_one_case_speaks_of_one(pool, tmp_path, caplog):
+    pool["odd"] = facts(image_max=(60000.0,))
+    report_flags(tmp_path / "flagged_cases.csv", {}, pool)
+    assert "1 case looks odd, see " in caplog.text
+    assert caplog.messages[0].endswith(" before you label it: odd")
+
+
 def test_the_warning_names_the_first_cases_alone(images, tmp_path, caplog):
     copies = {f"copy_{number}": images["case_00"] for number in range(NAMED_CASES)}
     report_flags(tmp_path / "flagged_cases.csv", {c: signature(i) for c, i in (images | copies).items()}, {})

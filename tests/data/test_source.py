@@ -161,6 +161,18 @@ def test_the_whole_pool_is_trained_on_when_it_is_revealed(root, cache):
     assert cases(revealed.test) == cases(plain.test)
 
 
+def test_the_initial_set_may_be_smaller_than_asked_for_where_the_whole_pool_is_revealed(root, cache):
+    revealed = stage(root, cache, reveal_pool=True, initial_labelled=7)
+    assert len(revealed.training) == 6
+    assert cases(revealed.test) == cases(stage(root, cache).test)
+    with pytest.raises(DataError, match=r"^initial_labelled is 7, but of 10 cases only 6 are left after "):
+        stage(root, cache, initial_labelled=7)
+    with pytest.raises(DataError, match=r"^initial_labelled is 1, but of 10 cases only 0 are left after "):
+        stage(root, cache, reveal_pool=True, initial_labelled=7, validation_cases=8)
+    with pytest.raises(DataError, match=r"^initial_labelled must be at least 1, not 0\.$"):
+        stage(root, cache, reveal_pool=True, initial_labelled=0)
+
+
 def test_a_rounds_data_list_is_taken_as_it_is(root, cache, tmp_path, dataset):
     file = write_datalist(tmp_path / "datalist.json", round_datalist(dataset, SPLIT, [CASES[1], CASES[1]]), dataset)
     datalist = stage_datalist(root, cache, file)
