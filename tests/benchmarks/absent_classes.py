@@ -8,7 +8,6 @@ whether the gradient reaches the tumour at all, not whether another patient's tu
 """
 
 import argparse
-import csv
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +22,7 @@ from svgd_monai import LogDiceLoss, Particles
 from svgd_monai.committee import PosteriorStep
 from svgd_monai.data import foreground_crop, make_phantom, preprocessing, read_dataset, training_crop
 from svgd_monai.evaluation.cases import dice_per_class
+from svgd_monai.files import write_csv
 
 LOSSES = {
     "skip": {},  # the default: absent classes are left out of an item's mean
@@ -95,10 +95,7 @@ def main() -> None:
                 sys.stdout.write("  ".join(f"{rows[-1][name]!s:>{len(name)}}" for name in COLUMNS) + "\n")
                 sys.stdout.flush()
     if options.output is not None:
-        with options.output.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.output, COLUMNS, rows)
 
 
 if __name__ == "__main__":

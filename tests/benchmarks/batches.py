@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import Clock, independent, median, table
 from monai.data import DataLoader
 from monai.transforms import Compose
-from workloads import CLASSES, PAPER, Clock, Ours, Size, command_line, median, table
+from workloads import CLASSES, PAPER, Ours, Size, command_line
 
 from svgd_monai.data import StepSampler, VolumeDataset, training_crop, training_preprocessing
 
 CASES = 16
+COLUMNS = ("size", "augmentation", "volumes", "seconds", "of_a_step")
 
 
 def loader(size: Size, augment: str, device: torch.device) -> Iterator[dict[str, Any]]:
@@ -44,32 +46,30 @@ def fetch(batches: Iterator[dict[str, Any]], device: torch.device) -> None:
 
 def batches(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path) -> None:
     """One row for each size, augmentation and place of the volumes."""
-    rows = []
+    rows: list[dict] = []
+    with independent() as part:
+        for name, size in sizes.items():
+            with part(name):
+                rows += measured(clock, size, name, repeats)
+                table("A batch until it lies on the device", COLUMNS, rows, output / "batches.csv")
+
+
+def measured(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
     places = {"host": torch.device("cpu")} | ({} if clock.device.type == "cpu" else {"device": clock.device})
-    for name, size in sizes.items():
-        ways: dict[str, Callable[[], object]] = {
-            f"{augment}, {place}": partial(fetch, loader(size, augment, where), clock.device)
-            for augment in ("none", "light")
-            for place, where in places.items()
-        }
-        items = 1 if clock.device.type == "cpu" and size == PAPER else size.batch  # that step takes minutes there
-        step = Ours(size._replace(batch=items), clock.device)
-        seconds = median(clock.compare({"step": step}, 1 if clock.device.type == "cpu" else repeats)["step"])
-        seconds *= size.batch / items
-        for way, values in clock.compare(ways, repeats).items():
-            augment, place = way.split(", ")
-            batch = median(values)
-            rows.append(
-                {
-                    "size": name,
-                    "augmentation": augment,
-                    "volumes": place,
-                    "seconds": batch,
-                    "of_a_step": batch / seconds,
-                }
-            )
-    columns = ("size", "augmentation", "volumes", "seconds", "of_a_step")
-    table("A batch until it lies on the device", columns, rows, output / "batches.csv")
+    ways: dict[str, Callable[[], object]] = {
+        f"{augment}, {place}": partial(fetch, loader(size, augment, where), clock.device)
+        for augment in ("none", "light")
+        for place, where in places.items()
+    }
+    items = 1 if clock.device.type == "cpu" and size == PAPER else size.batch  # that step takes minutes there
+    step = Ours(size._replace(batch=items), clock.device)
+    seconds = median(clock.compare({"step": step}, 1 if clock.device.type == "cpu" else repeats)["step"])
+    seconds *= size.batch / items
+    found = {way: median(values) for way, values in clock.compare(ways, repeats).items()}
+    return [
+        dict(zip(COLUMNS, (name, *way.split(", "), batch, batch / seconds), strict=True))
+        for way, batch in found.items()
+    ]
 
 
 def main() -> None:

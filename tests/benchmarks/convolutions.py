@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from measuring import Clock, table
 from monai.networks.nets import BasicUNet, UNet
 from torch import Tensor, nn
-from workloads import Clock, table
 
 from svgd_monai.committee.convolution import cpu_convolutions
 

@@ -8,7 +8,9 @@ X and G gives all that the kernel, the check for what is not finite and the norm
 plain torch and compiled, which takes a C++ compiler on a CPU and Triton on a GPU. Adam is torch's fused one in either.
 
 ``fused.csv``: seconds, the memory's floor and their ratio, taken in turn; and the greatest error of −φ, relative to its
-norm, against double precision. All particles are healthy here; the masks of others would cost no traffic.
+norm, against double precision. On a GPU also the seconds for which kernels keep it busy, their ratio to the floor and
+how many they are: within a step nothing waits for their launches. All particles are healthy here; the masks of others
+would cost no traffic.
 """
 
 import math
@@ -17,15 +19,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from measuring import Clock, Streams, busy, independent, median, table
 from torch import Tensor
-from workloads import PRIOR_STD, RATE, SCALE, Clock, Size, Streams, command_line, median, network, table
+from workloads import PRIOR_STD, RATE, SCALE, Size, command_line, direction, network
 
-from svgd_monai.committee import PosteriorStep, finite_particles
+from svgd_monai.committee import PosteriorStep
 from svgd_monai.committee.svgd import SteinKernel, mixing
 
 #: Columns that are summed in single precision, before the sums of these are in double.
 CHUNK = 1 << 12
 COLUMNS = ("size", "part", "seconds", "floor", "ratio", "error")
+GPU_COLUMNS = ("busy", "busy_ratio", "kernels")
 
 
 def total(row: Tensor) -> Tensor:
@@ -55,7 +59,8 @@ def symmetric(pairs: Tensor, diagonal: Tensor) -> Tensor:
     """(M, M) from its entries below the diagonal, row by row, and those on it, (M,)."""
     members = len(diagonal)
     matrix = torch.zeros(members, members, dtype=torch.float64, device=pairs.device)
-    matrix[torch.tril_indices(members, members, offset=-1).unbind()] = pairs
+    # Indices of the host's would have to be copied first, in each step.
+    matrix[torch.tril_indices(members, members, offset=-1, device=pairs.device).unbind()] = pairs
     return matrix + matrix.T + torch.diag(diagonal)
 
 
@@ -110,44 +115,59 @@ def compared(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
 
     def usual() -> None:
         one.copy_(start)  # −φ of −φ would grow
-        healthy = finite_particles(particles, one, losses)
-        step(particles, one, None if clock.device.type == "cpu" else healthy)  # as the guard passes it
+        direction(step, particles, one, losses)
 
     def ours() -> None:
         other.copy_(start)
         compiled(particles, other, losses)
 
+    @torch.no_grad()
+    def first() -> None:
+        compiled.first(list(particles), list(start))
+
     calls: dict[str, Callable[[], object]] = {
-        **streams.functions(),
         "refill": partial(one.copy_, start),
         "usual": usual,
         "fused": ours,
-        "first": lambda: compiled.first(list(particles), list(start)),
+        "first": first,
         "adam": optimizer.step,
     }
-    found = clock.compare(calls, repeats)
-    times = {part: median(values) for part, values in found.items()}
-    unit = streams.bytes / streams.rate(found)
+    found = clock.compare(streams.functions() | calls, repeats)
+    unit = streams.unit(found)
+    on_gpu = clock.device.type == "cuda"
+    # Of each call: seconds, and on a GPU those of its kernels, and their number.
+    numbers = {
+        part: torch.tensor([median(found[part]), *(busy(call, clock.device) if on_gpu else ())], dtype=torch.float64)
+        for part, call in calls.items()
+    }
     usual_error, fused_error = (error(matrix, particles, start, step) for matrix in (one, other))
-    usual_seconds, fused_seconds = (times[part] - times["refill"] for part in ("usual", "fused"))
+    usual_numbers, fused_numbers = (numbers[part] - numbers["refill"] for part in ("usual", "fused"))
     # Units of traffic: X and G read, −φ written; for all of SVGD's own, see step.py.
     rows = [
-        ("check, kernel and direction, the package's", usual_seconds, 3 * unit, usual_error),
-        ("likewise, fused", fused_seconds, 3 * unit, fused_error),
-        ("(its first pass)", times["first"], 2 * unit, math.nan),
-        ("adam", times["adam"], 7 * unit, math.nan),
-        ("SVGD's own, the package's", usual_seconds + times["adam"], 8 * unit, math.nan),
-        ("SVGD's own, fused", fused_seconds + times["adam"], 8 * unit, math.nan),
+        ("check, kernel and direction, the package's", usual_numbers, 3, usual_error),
+        ("likewise, fused", fused_numbers, 3, fused_error),
+        ("(its first pass)", numbers["first"], 2, math.nan),
+        ("adam", numbers["adam"], 7, math.nan),
+        ("SVGD's own, the package's", usual_numbers + numbers["adam"], 8, math.nan),
+        ("SVGD's own, fused", fused_numbers + numbers["adam"], 8, math.nan),
     ]
-    return [
-        dict(zip(COLUMNS, (name, part, seconds, floor, seconds / floor, wrong), strict=True))
-        for part, seconds, floor, wrong in rows
-    ]
+    table_rows = []
+    for part, (seconds, *kernels), units, wrong in ((row[0], row[1].tolist(), *row[2:]) for row in rows):
+        values = (name, part, seconds, units * unit, seconds / (units * unit), wrong)
+        table_rows.append(dict(zip(COLUMNS, values, strict=True)))
+        if on_gpu:
+            more = (kernels[0], kernels[0] / (units * unit), int(kernels[1]))
+            table_rows[-1] |= dict(zip(GPU_COLUMNS, more, strict=True))
+    return table_rows
 
 
 def fused(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path) -> None:
-    rows = [row for name, size in sizes.items() for row in compared(clock, size, name, repeats)]
-    table("SVGD's own, fused", COLUMNS, rows, output / "fused.csv")
+    columns, rows = COLUMNS + (GPU_COLUMNS if clock.device.type == "cuda" else ()), []
+    with independent() as part:
+        for name, size in sizes.items():
+            with part(name):
+                rows += compared(clock, size, name, repeats)
+                table("SVGD's own, fused", columns, rows, output / "fused.csv")
 
 
 def main() -> None:

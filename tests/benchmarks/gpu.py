@@ -5,7 +5,8 @@
 
 Sections are summary, information, batches, parts, updates, fused, variants, compiled, peers and growth; without any,
 all. Several run in a process each, so that one that breaks the device (as an address that a kernel cannot take) or
-takes too long leaves the others their results; the exit status is then 1.
+takes too long leaves the others their results; the exit status is then 1. Within a section, too, tables are written
+behind each part, and an error of one part leaves the others their turn.
 
 Tables and plots as those of ``step.py``; on top ``profile.txt`` (torch.profiler of one step), ``summary.csv``: the
 device, what its memory moves, the time of a step in float32 and bfloat16, how often the host waits for the device in a
@@ -23,14 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from batches import batches
-from fused import fused
-from gpu_information import information
-from gpu_ways import compiled_ways, ways
-from step import all_parts, growth, peers, scaled, variants
+from measuring import Clock, Streams, independent, median, table, waits
 from torch.profiler import ProfilerActivity, profile
-from updates import updates
-from workloads import TINY, Clock, Ours, Size, Streams, command_line, median, table, waits
+from workloads import TINY, Ours, Size, command_line
 
 ROUNDS, STEPS = 41, 1500
 SECTIONS = ("summary", "information", "batches", "parts", "updates", "fused", "variants", "compiled", "peers", "growth")
@@ -56,25 +52,23 @@ def summary(clock: Clock, size: Size, repeats: int, output: Path) -> None:
     rate = streams.rate(clock.compare(streams.functions(), repeats))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     del streams
-    rows = []
-    for precision in ("float32", "bfloat16"):
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        ours = Ours(size, device, amp=precision == "bfloat16")
-        seconds = median(clock.compare({"step": ours}, repeats)["step"])
-        rows.append(
-            {
-                "device": name, "precision": precision, "gigabytes_per_second": rate / 1e9, "step": seconds,
-                "waits": waits(ours, device), "peak_mib": _peak(device),
-                "protocol_hours": ROUNDS * STEPS * seconds / 3600,
-            }
-        )  # fmt: skip
-        if precision == "bfloat16":
-            profiled(ours, device, output / "profile.txt")
-        del ours
-        gc.collect()
     columns = ("device", "precision", "gigabytes_per_second", "step", "waits", "peak_mib", "protocol_hours")
-    table(f"The trainer's step, {size.members} particles, and the protocol", columns, rows, output / "summary.csv")
+    title, rows = f"The trainer's step, {size.members} particles, and the protocol", []
+    with independent() as part:
+        for precision in ("float32", "bfloat16"):
+            with part(precision):
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats(device)
+                ours = Ours(size, device, amp=precision == "bfloat16")
+                seconds = median(clock.compare({"step": ours}, repeats)["step"])
+                hours = ROUNDS * STEPS * seconds / 3600
+                values = (name, precision, rate / 1e9, seconds, waits(ours, device), _peak(device), hours)
+                rows.append(dict(zip(columns, values, strict=True)))
+                table(title, columns, rows, output / "summary.csv")
+                if precision == "bfloat16":
+                    profiled(ours, device, output / "profile.txt")
+                del ours
+                gc.collect()
 
 
 def _peak(device: torch.device) -> float:
@@ -83,6 +77,9 @@ def _peak(device: torch.device) -> float:
 
 def ways_of(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path, compiled: bool = False) -> None:
     """Ways to the members' gradients, those of a compiler by themselves: it takes long, and may fail."""
+    from gpu_ways import compiled_ways, ways
+    from variants import variants
+
     make = compiled_ways if compiled else ways
     for name, size in sizes.items():
         more = make(size, clock.device) if clock.device.type == "cuda" else {}
@@ -91,6 +88,7 @@ def ways_of(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path, co
 
 
 def run(section: str, options: argparse.Namespace, sizes: dict[str, Size]) -> None:
+    """One section; its own program is imported here, for what that one needs the others may do without."""
     device = torch.device(options.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -99,20 +97,34 @@ def run(section: str, options: argparse.Namespace, sizes: dict[str, Size]) -> No
         case "summary":
             summary(clock, next(iter(sizes.values())), repeats, output)
         case "information":
+            from gpu_information import information
+
             information(clock, repeats, output, options.tiny)
         case "batches":
+            from batches import batches
+
             batches(clock, sizes, repeats, output)
         case "parts":
+            from step import all_parts
+
             all_parts(clock, sizes, repeats, output)
         case "updates":
+            from updates import updates
+
             updates(clock, sizes, repeats, output)
         case "fused":
+            from fused import fused
+
             fused(clock, sizes, repeats, output)
         case "variants" | "compiled":
             ways_of(clock, sizes, repeats, output, compiled=section == "compiled")
         case "peers":
+            from peers import peers
+
             peers(clock, sizes, repeats, output, options.tiny)
         case "growth":
+            from step import growth, scaled
+
             base = TINY if options.tiny else Size(5, scaled(8), (32, 32, 32), 8)
             growth(clock, base, not options.tiny, repeats, output)
 

@@ -9,13 +9,15 @@ of one pair in the memory that it shares, and adds what it has found to the pair
 Each way is compared with the package's before it is timed.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
 import torch
+from measuring import Clock, Streams, independent, keep, median, table, waits
 from torch import Tensor
-from workloads import Clock, Streams, median, table, waits
 
 from svgd_monai.acquisition.information import binned_mutual_information, digitise, mutual_information_of_counts
 
@@ -71,39 +73,50 @@ def by_kernel(compiled: Callable[..., None], row: Tensor, columns: Sequence[Tens
     return counts
 
 
-def checked(ways: dict[str, Callable[[], Tensor]]) -> dict[str, Callable[[], Tensor]]:
-    """``ways``, whose results are those of the first."""
-    expected = next(iter(ways.values()))()
-    for name, way in ways.items():
-        if not torch.allclose(way(), expected, rtol=0, atol=1e-12):
-            raise ArithmeticError(f"Mutual information by {name} differs from the package's.")
-    return ways
-
-
 def information(clock: Clock, repeats: int, output: Path, tiny: bool = False) -> None:
     """A row for each grid, number of others and way."""
-    device = clock.device
+    device, path, rows, counts = clock.device, output / "information.csv", [], {"index_add_": by_additions}
     streams = Streams(5, 5_749_443, device)
     rate = streams.rate(clock.compare(streams.functions(), repeats))
     del streams
-    make = getattr(torch.cuda, "_compile_kernel", None) if device.type == "cuda" else None
-    kernel = make(KERNEL % {"cells": CELLS, "bins": BINS}, "joint_counts") if make else None
-    rows = []
-    for grid in GRIDS[:1] if tiny else GRIDS:
-        for others in (4,) if tiny else (64, 512):
-            images = torch.rand(1 + others, *grid, generator=torch.Generator().manual_seed(0))
-            row, *columns = (digitise(image.to(device), BINS) for image in images)
+    with independent() as part:
+        if device.type == "cuda":
+            with part("a kernel of its own"):  # torch's compiler of kernels is a private one
+                compiled = torch.cuda._compile_kernel(KERNEL % {"cells": CELLS, "bins": BINS}, "joint_counts")
+                counts["a kernel of its own"] = partial(by_kernel, compiled)
+        for grid in GRIDS[:1] if tiny else GRIDS:
+            for others in (4,) if tiny else (64, 512):
+                place = (" x ".join(map(str, grid)), others)
+                with part(f"{place[0]}, {others} others"):
+                    ways = ways_of(grid, others, counts, device, part)
+                    floor = math.prod(grid) / rate  # a byte a voxel
+                    for way, times in clock.compare(ways, repeats).items():
+                        pair = median(times) / others
+                        values = (*place, way, pair, floor, pair / floor, waits(ways[way], device))
+                        rows.append(dict(zip(COLUMNS, values, strict=True)))
+                    keep(COLUMNS, rows, path)
+        table("Mutual information", COLUMNS, rows, path)
 
-            def counted(count: Callable[..., Tensor], row: Tensor = row, columns: list[Tensor] = columns) -> Tensor:
-                return mutual_information_of_counts(count(row, columns), len(row))
 
-            found = {"package": partial(binned_mutual_information, row, columns, BINS)}
-            found["index_add_"] = partial(counted, by_additions)
-            if kernel:
-                found["a kernel of its own"] = partial(counted, partial(by_kernel, kernel))
-            floor = row.numel() * row.element_size() / rate
-            for way, seconds in clock.compare(checked(found), repeats).items():
-                pair = median(seconds) / others
-                values = (" x ".join(map(str, grid)), others, way, pair, floor, pair / floor, waits(found[way], device))
-                rows.append(dict(zip(COLUMNS, values, strict=True)))
-    table("Mutual information", COLUMNS, rows, output / "information.csv")
+def ways_of(
+    grid: Sequence[int],
+    others: int,
+    counts: dict[str, Callable[..., Tensor]],
+    device: torch.device,
+    part: Callable[[str], AbstractContextManager[None]],
+) -> dict[str, Callable[[], Tensor]]:
+    """The package's way, and those that count in a way of their own and find the same."""
+    images = torch.rand(1 + others, *grid, generator=torch.Generator().manual_seed(0))
+    row, *columns = (digitise(image.to(device), BINS) for image in images)
+
+    def counted(count: Callable[..., Tensor]) -> Tensor:
+        return mutual_information_of_counts(count(row, columns), len(row))
+
+    found: dict[str, Callable[[], Tensor]] = {"package": partial(binned_mutual_information, row, columns, BINS)}
+    expected = found["package"]()
+    for way, count in counts.items():
+        with part(f"{way}, {others} others"):
+            if not torch.allclose(counted(count), expected, rtol=0, atol=1e-12):
+                raise ArithmeticError(f"Mutual information by {way} differs from the package's.")
+            found[way] = partial(counted, count)
+    return found

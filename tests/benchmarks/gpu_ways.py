@@ -1,32 +1,34 @@
-"""Ways to the members' gradients that only a GPU has, or that only there may pay; ``gpu.py variants`` measures them.
+"""Ways to the members' gradients that only a GPU has, or that only there may pay.
+
+``gpu.py variants compiled`` measures them.
 
 Those that run one network in place of views of the members' rows hold a member's parameters in a memory of its own. It
 is where an allocation begins, as compiled kernels and graphs need it: they assume what they saw of a tensor's place at
 first, while a row of an odd number of parameters begins 4 bytes on from where the last would have to (torch does not
 check what a compiled backward pass has saved, see ``static_input_idxs`` in its ``_inductor/compile_fx.py``).
 
-Each of them is compared with the plain loop on the same particles before it is timed.
+Each of them, but the loop itself over an image in another order, is compared with the plain loop on the same particles
+before it is timed.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from unittest import mock
 
 import torch
-from step import loop_of, looped
 from torch import Tensor
 from torch.nn import functional
+from variants import Run, loop_of, looped
 from workloads import LOSS, Ours, Size
 
 #: Greatest difference of a way's gradients from the loop's, relative to their norm: many layers round to 1 in 256.
 TOLERANCE = 0.25
-Run = Callable[[], object]
 
 
 def streamed(size: Size, device: torch.device, amp: bool = False) -> Run:
     """Each member on a stream of its own."""
-    ours, current = Ours(size, device), torch.cuda.current_stream(device)
+    ours, current = Ours(size, device, warm=False), torch.cuda.current_stream(device)
     streams = [torch.cuda.Stream(device) for _ in range(size.members)]
 
     def run() -> None:
@@ -40,18 +42,20 @@ def streamed(size: Size, device: torch.device, amp: bool = False) -> Run:
         for stream in streams:
             current.wait_stream(stream)
 
-    return run
+    return checked(ours, run, amp)
 
 
-def searched(size: Size, device: torch.device) -> Run:
-    """The members' loop in bfloat16 with the convolutions that cuDNN has found fastest in a trial (cudnn.benchmark)."""
-    run = looped(size, device, amp=True)
+def same_loop(size: Size, device: torch.device, amp: bool = True, search: bool = False, graph: bool = False) -> Run:
+    """The members' loop with the convolutions that cuDNN finds fastest in a trial (cudnn.benchmark), or as a graph."""
+    ours = Ours(size, device, warm=False)
+    loop = loop_of(ours, amp=amp)
 
-    def switched() -> None:
+    def searching() -> None:
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
-            run()
+            loop()
 
-    return switched
+    run = searching if search else loop
+    return checked(ours, captured(run, device) if graph else run, amp)
 
 
 def captured(run: Run, device: torch.device) -> Run:
@@ -103,9 +107,16 @@ def normalise(
     return norm(input, weight, bias, eps)
 
 
-def normalise_compiled(*given: Any, **named: Any) -> Tensor:
-    """Likewise, compiled: a function, for a compiler asks for its name."""
-    return normalise(*given, **named, norm=COMPILED_NORM)
+@cache
+def compiled_norm() -> Callable[..., Tensor]:
+    return torch.compile(instance_norm, dynamic=False)
+
+
+def normalise_compiled(
+    input: Tensor, running_mean: None, running_var: None, weight: Tensor, bias: Tensor, *rest: Any
+) -> Tensor:
+    """:func:`normalise`, compiled: for weights in a memory of their own, see above; a member's are views of its row."""
+    return normalise(input, running_mean, running_var, weight.clone(), bias.clone(), *rest, norm=compiled_norm())
 
 
 def unpadded(input: Tensor, pad: list[int], mode: str = "constant", value: float | None = None) -> Tensor:
@@ -113,7 +124,7 @@ def unpadded(input: Tensor, pad: list[int], mode: str = "constant", value: float
     return PAD(input, pad, mode, value) if any(pad) else input
 
 
-PAD, COMPILED_NORM = functional.pad, torch.compile(instance_norm, dynamic=False)
+PAD = functional.pad
 UNPADDED = {"pad": unpadded}
 #: Functions of torch.nn.functional in whose place others stand; the same objects at each call, or compilers begin anew.
 LAST = {"conv3d": convolve_last, "instance_norm": normalise, "pad": unpadded}
@@ -138,9 +149,9 @@ def checked(ours: Ours, run: Run, amp: bool) -> Run:
 
 
 def patched_loop(size: Size, device: torch.device, patches: dict[str, Callable[..., Tensor]], amp: bool = True) -> Run:
-    """The members' loop with other functions in torch's place."""
+    """The members' loop with other functions in torch's place; the image is in the order that its convolution takes."""
     ours = Ours(size, device, warm=False)
-    loop = loop_of(ours, channels_last=True, amp=amp)
+    loop = loop_of(ours, channels_last="conv3d" in patches, amp=amp)
 
     def run() -> None:
         with mock.patch.multiple(functional, **patches):
@@ -214,12 +225,12 @@ def ways(size: Size, device: torch.device) -> dict[str, Callable[[], Run]]:
     return {
         "loop, a stream each": partial(streamed, size, device),
         "loop, a stream each, bfloat16": partial(streamed, size, device, amp=True),
-        "loop, CUDA graph": lambda: captured(looped(size, device), device),
-        "loop, CUDA graph, bfloat16": lambda: captured(looped(size, device, amp=True), device),
+        "loop, CUDA graph": partial(same_loop, size, device, amp=False, graph=True),
+        "loop, CUDA graph, bfloat16": partial(same_loop, size, device, graph=True),
         "loop, channels_last_3d, bfloat16": partial(looped, size, device, channels_last=True, amp=True),
         "loop, weights and image channels_last_3d, bfloat16": partial(plain, {"conv3d": convolve_last}),
-        "loop, cudnn.benchmark, bfloat16": partial(searched, size, device),
-        "loop, CUDA graph, cudnn.benchmark, bfloat16": lambda: captured(searched(size, device), device),
+        "loop, cudnn.benchmark, bfloat16": partial(same_loop, size, device, search=True),
+        "loop, CUDA graph, cudnn.benchmark, bfloat16": partial(same_loop, size, device, search=True, graph=True),
         "loop, nothing padded by nothing, bfloat16": partial(plain, UNPADDED),
         "loop, channels last throughout, bfloat16": partial(plain, LAST),
         "one network, CUDA graph of a member, bfloat16": partial(single, graph=True),
@@ -230,13 +241,13 @@ def compiled_ways(size: Size, device: torch.device) -> dict[str, Callable[[], Ru
     """What a compiler makes."""
     plain, single = partial(patched_loop, size, device), partial(in_turn, size, device)
     return {
-        "loop, channels last throughout, norms compiled, bfloat16": partial(
-            plain, LAST | {"instance_norm": normalise_compiled}
-        ),
         "one network, compiled, bfloat16": partial(single, compiled="network"),
         "one network, compiled with its loss, bfloat16": partial(single, compiled="network and loss"),
         "one network, compiled, channels last throughout, bfloat16": partial(single, compiled="network", patches=LAST),
         "one network, compiled, channels last throughout, CUDA graph of a member, bfloat16": partial(
             single, compiled="network", graph=True, patches=LAST
+        ),
+        "loop, channels last throughout, norms compiled, bfloat16": partial(
+            plain, LAST | {"instance_norm": normalise_compiled}
         ),
     }

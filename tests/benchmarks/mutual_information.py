@@ -149,7 +149,8 @@ def main() -> None:
     torch.set_num_threads(1)
     options.output.mkdir(parents=True, exist_ok=True)
     grids = (((24, 32, 24), 64), (GRID, 32), (GRID, 64), (GRID, 256), ((96, 96, 96), 64))
-    table(options.output / "mutual_information_pairs.csv", [pairs(grid, bins) for grid, bins in grids])
+    rows = [pairs(grid, bins) for grid, bins in grids]
+    table("Pairs", tuple(rows[0]), rows, options.output / "mutual_information_pairs.csv")
 
     if not options.pools:
         return
@@ -164,7 +165,7 @@ def main() -> None:
         if process.exitcode != 0:
             raise SystemExit(f"The pool of {cases} failed.")
         rows.append(json.loads(result.read_text(encoding="utf-8")))
-    table(options.output / "mutual_information_pools.csv", rows)
+    table("Pools", tuple(rows[0]), rows, options.output / "mutual_information_pools.csv")
     cases, labelled = GOAL
     seconds = cases * labelled / float(rows[-1]["pairs_per_s"])
     sys.stdout.write(f"extrapolated: {cases} x {labelled} pairs take {seconds / 60:.0f} minutes in one thread\n")

@@ -12,7 +12,6 @@ round of MSD's hippocampus, and what is left, which depends on neither, is taken
 """
 
 import argparse
-import csv
 import runpy
 import sys
 import time
@@ -30,6 +29,7 @@ from svgd_monai.acquisition import AcquisitionHandler, PoolInformation  # noqa: 
 from svgd_monai.committee import CommitteeEvaluator, CommitteeTrainer  # noqa: E402
 from svgd_monai.data import make_phantom  # noqa: E402
 from svgd_monai.evaluation import CaseMetricsHandler  # noqa: E402
+from svgd_monai.files import write_csv  # noqa: E402
 from svgd_monai.report import PoolRecorder  # noqa: E402
 from svgd_monai.rounds.loop import ActiveLearning  # noqa: E402
 from svgd_monai.rounds.stages import Stages  # noqa: E402
@@ -42,6 +42,7 @@ KEYS = {
 }  # fmt: skip
 STUDY = {"batch_size": 2, "surface_distances": False}
 CASES = 24
+COLUMNS = ("part", "measured", "ms_each", "of_a_round", "seconds_of_a_round", "percent")
 TRAINING = "training steps"
 PARTS = {  # what is timed; the innermost counts
     TRAINING: (CommitteeTrainer, "_iteration"),
@@ -138,11 +139,8 @@ def main() -> None:
     total = sum(row[-1] for row in rows)
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / f"round_parts{'_study' * options.study}.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["part", "measured", "ms_each", "of_a_round", "seconds_of_a_round", "percent"])
-        for *columns, seconds in rows:
-            writer.writerow([*columns, round(seconds, 2), round(100 * seconds / total, 1)])
+    lines = ((*columns, round(seconds, 2), round(100 * seconds / total, 1)) for *columns, seconds in rows)
+    write_csv(path, COLUMNS, [dict(zip(COLUMNS, line, strict=True)) for line in lines])
     sys.stdout.write(path.read_text(encoding="utf-8"))
 
 

@@ -123,7 +123,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     sizes = [(window, members) for window in WINDOWS for members in (1, 5)]
     rows = [row for window, members in sizes for row in speed(window, members, options.cases, options.times)]
-    table(options.output / "scoring_speed.csv", rows)
+    table("Speed", tuple(rows[0]), rows, options.output / "scoring_speed.csv")
 
     rows, context = [], multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +136,7 @@ def main() -> None:
                 if process.exitcode != 0:
                     raise SystemExit(f"The scoring of {cases} cases by {members} members failed.")
                 rows.append(json.loads(result.read_text(encoding="utf-8")))
-    table(options.output / "scoring_pools.csv", rows)
+    table("Memory", tuple(rows[0]), rows, options.output / "scoring_pools.csv")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ so that a processor without a GPU is done within the hour: neither changes what 
 """
 
 import argparse
-import csv
 import json
 import multiprocessing
 import os
@@ -24,6 +23,7 @@ from monai.networks.nets import BasicUNet
 
 from svgd_monai.committee import Particles, save_committee
 from svgd_monai.data.phantom_ct import LABELS
+from svgd_monai.files import write_csv
 
 ACQUIRE = Path(__file__).parents[2] / "bundles/pancreas_ct_svgd/configs/acquire.yaml"
 SHAPE, VOXEL = (512, 512, 200), (0.8, 0.8, 2.5)  # mm
@@ -155,10 +155,7 @@ def main() -> None:
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
     options.output.mkdir(parents=True, exist_ok=True)
-    with (options.output / "scoring_memory.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(options.output / "scoring_memory.csv", COLUMNS, rows)
     draw(rows, idle, options.output / "scoring_memory.png")
 
 

@@ -3,47 +3,25 @@
     python tests/benchmarks/step.py --output bundles/hippocampus_mri_svgd/docs/speed [parts] [variants] [peers] [growth]
 
 On a CPU, one thread, in seconds of processor time, so that others on the machine weigh little; all that is compared
-runs in turn, and medians are taken. ``peers`` measures pyro-ppl and blackjax where they are installed. ``gpu.py`` runs
-the same on a GPU. Half an hour on one core.
+runs in turn, and medians are taken. ``peers`` measures pyro-ppl and blackjax where they are installed; ``growth`` draws
+where matplotlib is. ``gpu.py`` runs the same on a GPU. Half an hour on one core.
 """
 
 import argparse
-import copy
 import gc
 import math
 import platform
 import sys
-from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
-from torch import Tensor
-from torch.func import functional_call, grad_and_value, stack_module_state, vmap
-from workloads import (
-    LOSS,
-    PAPER,
-    RATE,
-    SMALL,
-    STUDY,
-    TINY,
-    Clock,
-    Ours,
-    Size,
-    Streams,
-    Textbook,
-    batch_of,
-    deterministic_algorithms,
-    median,
-    network,
-    table,
-    textbook_direction,
-)
+from measuring import Clock, Streams, independent, keep, median, table
+from peers import peers
+from variants import variants
+from workloads import LOSS, PAPER, RATE, SMALL, STUDY, TINY, Ours, Size, direction
 
-from svgd_monai.committee import PosteriorStep, finite_particles, stein_kernel
+from svgd_monai.committee import finite_particles, stein_kernel
 from svgd_monai.committee.convolution import cpu_convolutions
 from svgd_monai.committee.svgd import COLUMN_BLOCK, DEVICE_COLUMN_BLOCK
 
@@ -55,7 +33,9 @@ def parts(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
     ours.particles.zero_grad()
     values, gradients = ours.particles.values, ours.particles.values.grad
     assert gradients is not None
-    plain, losses = torch.optim.Adam([torch.nn.Parameter(values.detach().clone())], lr=RATE), torch.ones(size.members)
+    losses = torch.ones(size.members, device=clock.device)
+    healthy = None if clock.device.type == "cpu" else losses > 0  # as the trainer's guard hands it to the step
+    plain = torch.optim.Adam([torch.nn.Parameter(values.detach().clone())], lr=RATE)
     plain.param_groups[0]["params"][0].grad = gradients.clone()
     streams = Streams(size.members, values.shape[1], clock.device)
 
@@ -64,7 +44,7 @@ def parts(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
 
     def kernel_and_direction() -> None:
         refill()
-        ours.step(values.detach(), gradients)
+        ours.step(values.detach(), gradients, healthy)
 
     block = gradients[:, : COLUMN_BLOCK if clock.device.type == "cpu" else DEVICE_COLUMN_BLOCK].clone()
     square, mixed = torch.rand(size.members, size.members, device=clock.device), torch.empty_like(block)
@@ -78,8 +58,8 @@ def parts(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
         {
             **streams.functions(),
             "refill": refill,
-            "finite": lambda: finite_particles(values.detach(), gradients, losses.to(clock.device)),
-            "distances": lambda: stein_kernel(values.detach()),
+            "finite": lambda: finite_particles(values.detach(), gradients, losses),
+            "distances": lambda: stein_kernel(values.detach(), healthy=healthy),
             "products": products,
             "direction": kernel_and_direction,
             "adam": ours.optimizer.step,
@@ -94,7 +74,7 @@ def parts(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
         LOSS(logits, ours.batch["label"]).backward()
 
     one = clock.compare({"member": member}, max(1, repeats // 3))["member"]  # nearly all of the time
-    unit = streams.bytes / streams.rate(updates)
+    unit = streams.unit(updates)
     seconds = {
         "members": median(one) * size.members * size.batch / items,
         "finite": median(updates["finite"]),
@@ -120,200 +100,12 @@ def parts(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
 
 
 def all_parts(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path) -> None:
-    rows = [row for name, size in sizes.items() for row in parts(clock, size, name, repeats)]
-    table("Parts of a step", ("size", "part", "seconds", "share", "floor", "ratio"), rows, output / "parts.csv")
-
-
-def vmapped(size: Size, device: torch.device) -> Callable[[], object]:
-    """All members' gradients at once: vmap turns convolutions with a weight each into grouped ones."""
-    networks = [network(size.features).to(device) for _ in range(size.members)]
-    parameters, _ = stack_module_state(networks)
-    skeleton, batch = copy.deepcopy(networks[0]).to("meta"), batch_of(size, device)
-
-    def loss(weights: dict[str, Tensor]) -> Tensor:
-        return LOSS(functional_call(skeleton, weights, (batch["image"],)), batch["label"])
-
-    gradients = vmap(grad_and_value(loss))
-    return lambda: gradients(parameters)
-
-
-def looped(size: Size, device: torch.device, channels_last: bool = False, amp: bool = False) -> Callable[[], object]:
-    """The members' gradients as the trainer computes them."""
-    return loop_of(Ours(size, device), channels_last, amp)
-
-
-def loop_of(ours: Ours, channels_last: bool = False, amp: bool = False) -> Callable[[], object]:
-    """Likewise, of particles that are there."""
-    image, label = ours.batch["image"], ours.batch["label"]
-    device = image.device
-    if channels_last:
-        # Of one channel both orders are the same memory; the network's first convolution passes the order on.
-        image = image.contiguous(memory_format=torch.channels_last_3d)
-
-    def run() -> None:
-        ours.particles.zero_grad()
-        for member in range(ours.particles.num_particles):
-            with cpu_convolutions(device), torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                logits = ours.particles.member(member, image)
-            LOSS(logits, label).backward()
-
-    return run
-
-
-def modules(
-    size: Size, device: torch.device, channels_last: bool = False, compiled: bool = False
-) -> Callable[[], object]:
-    """M plain modules, one after the other; their weights can be laid out, and their graph compiled."""
-    book = Textbook(size, device)
-    if channels_last:
-        book.networks = [net.to(memory_format=torch.channels_last_3d) for net in book.networks]
-        book.batch["image"] = book.batch["image"].contiguous(memory_format=torch.channels_last_3d)
-    if compiled:
-        book.networks = [torch.compile(net) for net in book.networks]  # one graph, with weights as its inputs
-    return book.gradients
-
-
-def deterministic(run: Callable[[], object]) -> None:
-    with deterministic_algorithms():
-        run()
-
-
-def variants(
-    clock: Clock,
-    sizes: dict[str, Size],
-    repeats: int,
-    path: Path,
-    more: dict[str, dict[str, Callable[[], Callable[[], object]]]] | None = None,
-    usual: bool = True,
-) -> None:
-    """Other ways to the members' gradients: those of any device (``usual``), and ``more``, by the size's name."""
-    rows = []
-    for name, size in sizes.items():
-        ways: dict[str, Callable[[], object]] = {"loop (kept)": looped(size, clock.device)}
-        attempts: dict[str, Callable[[], Callable[[], object]]] = {
-            "vmap, grouped convolutions": partial(vmapped, size, clock.device),
-            "loop, image channels_last_3d": partial(looped, size, clock.device, channels_last=True),
-            "loop, bfloat16": partial(looped, size, clock.device, amp=True),
-            "M modules": partial(modules, size, clock.device),
-            "M modules, channels_last_3d": partial(modules, size, clock.device, channels_last=True),
-        }
-        if clock.device.type == "cpu":  # minutes of a compiler for M networks; `gpu_ways.py` compiles one
-            attempts["M modules, torch.compile"] = partial(modules, size, clock.device, compiled=True)
-        attempts = (attempts if usual else {}) | (more or {}).get(name, {})
-        for way, make in attempts.items():
-            try:
-                ways[way] = make()
-                ways[way]()
-            except Exception as error:  # noqa: BLE001 a way that this machine cannot go is a row of the table
-                ways.pop(way, None)
-                reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"[:80] if str(error) else repr(error)
-                rows.append({"size": name, "way": way, "seconds": float("nan"), "ratio": float("nan"), "note": reason})
-
-        if usual:
-            ways["loop, deterministic algorithms"] = partial(deterministic, ways["loop (kept)"])
-        times = clock.compare(ways, repeats, warm=False)  # each has run once
-        base = median(times["loop (kept)"])
-        for way, values in times.items():
-            rows.append(
-                {"size": name, "way": way, "seconds": median(values), "ratio": median(values) / base, "note": ""}
-            )
-        gc.collect()
-    table("Ways to the members' gradients", ("size", "way", "seconds", "ratio", "note"), rows, path)
-
-
-def pyro_update(particles: Tensor, optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-    """What pyro.infer.SVGD.step does behind the model's gradient, in its multivariate mode."""
-    from pyro.infer.svgd import RBFSteinKernel
-
-    kernels = RBFSteinKernel()
-
-    def run() -> None:
-        with torch.no_grad():
-            log_kernel, kernel_grad = kernels.log_kernel_and_grad(particles)
-            kernel = log_kernel.sum(-1).exp()
-            drive = torch.mm(kernel, particles)  # of the unit Gaussian −log p is ‖x‖²/2
-            particles.grad = (drive + torch.einsum("nm,nm...->n...", kernel, kernel_grad)) / len(particles)
-            optimizer.step()
-
-    return run
-
-
-def blackjax_update(particles: Tensor) -> Callable[[], object]:
-    """blackjax.svgd with optax's Adam, compiled."""
-    import blackjax
-    import jax
-    import optax
-
-    algorithm = blackjax.svgd(lambda x: -x, optax.adam(RATE))
-    state, step = algorithm.init(jax.numpy.asarray(particles.detach().cpu().numpy())), jax.jit(algorithm.step)
-
-    def run() -> None:
-        nonlocal state
-        state = jax.block_until_ready(step(state))
-
-    return run
-
-
-def own_update(start: Tensor) -> Callable[[], object]:
-    """The package's: the check for what is not finite, kernel, direction and Adam."""
-    values, step = _parameter(start), PosteriorStep(likelihood_scale=1.0)
-    adam, losses = torch.optim.Adam([values], lr=RATE, fused=True), torch.ones(len(start), device=start.device)
-    gradients = values.grad
-    assert gradients is not None
-
-    def run() -> None:
-        gradients.copy_(values.detach())
-        finite_particles(values.detach(), gradients, losses)
-        step(values.detach(), gradients)
-        adam.step()
-
-    return run
-
-
-def textbook_update(start: Tensor) -> Callable[[], object]:
-    """The equation pair by pair, and an Adam for each particle."""
-    rows = [_parameter(row) for row in start]
-    adams = [torch.optim.Adam([row], lr=RATE) for row in rows]
-
-    def run() -> None:
-        detached = [row.detach() for row in rows]
-        for row, phi in zip(rows, textbook_direction(detached, [-x for x in detached]), strict=True):
-            row.grad = -phi
-        for optimizer in adams:
-            optimizer.step()
-
-    return run
-
-
-def _parameter(start: Tensor) -> torch.nn.Parameter:
-    made = torch.nn.Parameter(start.clone())
-    made.grad = torch.zeros_like(made)
-    return made
-
-
-def peers(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path, tiny: bool) -> None:
-    """A whole step against the textbook's; the update alone, under a unit Gaussian, against others' too."""
-    updates = {"D = 1000": 1000} if tiny else {"D = 0.36 million": 360_000, "D = 5.7 million": 5_749_443}
-    rows = []
-
-    def add(work: str, runs: dict[str, Callable[[], object]]) -> None:
-        times = {who: median(values) for who, values in clock.compare(runs, repeats).items()}
-        rows.extend({"work": work, "who": who, "seconds": t, "ratio": t / times["ours"]} for who, t in times.items())
-
-    for name, size in sizes.items():
-        add(f"a step, {name}", {"ours": Ours(size, clock.device), "textbook": Textbook(size, clock.device)})
-    for name, length in updates.items():
-        start = torch.randn(5, length, generator=torch.Generator().manual_seed(0)).to(clock.device) * 0.1
-        runs = {"ours": own_update(start), "textbook": textbook_update(start)}
-        if find_spec("pyro"):
-            theirs = _parameter(start)
-            runs["pyro-ppl"] = pyro_update(theirs, torch.optim.Adam([theirs], lr=RATE))
-        if find_spec("blackjax"):
-            runs["blackjax"] = blackjax_update(start)
-        add(f"the update, {name}", runs)
-        del runs
-        gc.collect()
-    table("Peers", ("work", "who", "seconds", "ratio"), rows, output / "peers.csv")
+    columns, rows = ("size", "part", "seconds", "share", "floor", "ratio"), []
+    with independent() as part:
+        for name, size in sizes.items():
+            with part(name):
+                rows += parts(clock, size, name, repeats)
+                table("Parts of a step", columns, rows, output / "parts.csv")
 
 
 def scaled(width: int) -> tuple[int, ...]:
@@ -335,20 +127,19 @@ def axes_of_growth(base: Size, full: bool) -> dict[str, list[tuple[float, Size]]
 
 
 def growth(clock: Clock, base: Size, full: bool, repeats: int, output: Path) -> None:
-    """Step time along each axis, with the update's part and the exponent between neighbours."""
-    rows = []
+    """Step time along each axis, with the update's part and the exponent between neighbours; a plot of them."""
+    columns, rows = ("axis", "value", "seconds", "update", "exponent", "exponent_update"), []
     for axis, points in axes_of_growth(base, full).items():
         before = None
         for value, size in points:
             ours = Ours(size, clock.device)
             x = float(ours.particles.values.shape[1] if axis == "D" else value)
+            losses = torch.ones(size.members, device=clock.device)
 
-            def update(ours: Ours = ours) -> None:
+            def update(ours: Ours = ours, losses: torch.Tensor = losses) -> None:
                 values, gradients = ours.particles.values, ours.particles.values.grad
                 gradients.fill_(1e-3)
-                losses = torch.ones(len(values), device=values.device)
-                ours.step(values.detach(), gradients)
-                finite_particles(values.detach(), gradients, losses)
+                direction(ours.step, values.detach(), gradients, losses)
                 ours.optimizer.step()
 
             update()
@@ -362,15 +153,19 @@ def growth(clock: Clock, base: Size, full: bool, repeats: int, output: Path) -> 
                 for key, column in (("seconds", "exponent"), ("update", "exponent_update")):
                     row[column] = float(torch.tensor(row[key] / before[key]).log() / ratio)
             rows.append(row)
+            keep(columns, rows, output / "growth.csv")
             before = row
             gc.collect()
-        columns = ("axis", "value", "seconds", "update", "exponent", "exponent_update")
-        table(f"Growth of a step, up to {axis}", columns, rows, output / "growth.csv")
+    table("Growth of a step", columns, rows, output / "growth.csv")
+    if find_spec("matplotlib"):
         draw(rows, output / "growth.png")
 
 
 def draw(rows: list[dict], path: Path) -> None:
     """One panel an axis, all scales logarithmic, with a line of slope 1; ticks where something was measured."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
     names = {"M": "particles", "D": "parameters", "batch": "items", "voxels": "voxels"}
     axes_names = list(dict.fromkeys(row["axis"] for row in rows))
     figure = Figure(figsize=(3.2 * len(axes_names), 3.2), layout="constrained")

@@ -14,32 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from step import looped
+from measuring import Clock, busy, independent, median, table
 from torch import Tensor
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
-from workloads import Clock, Ours, Size, command_line, median, table
+from variants import looped
+from workloads import Ours, Size, command_line
 
-from svgd_monai.committee import PosteriorStep, finite_particles, stein_kernel
+from svgd_monai.committee import finite_particles, stein_kernel
 from svgd_monai.committee.svgd import relative_blocks
 
 #: Columns of a difference that are summed in single precision.
 CHUNK = 1 << 12
 COLUMNS = ("size", "part", "alone", "busy", "kernels", "error")
-
-
-def busy(run: Callable[[], object], device: torch.device) -> tuple[float, int]:
-    """Seconds for which the device runs a call's kernels, and their number; on a CPU its operators'."""
-    on = ProfilerActivity.CPU if device.type == "cpu" else ProfilerActivity.CUDA
-    with profile(activities=[on]) as prof:
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    found = prof.key_averages()
-    if device.type == "cpu":
-        return sum(event.self_cpu_time_total for event in found) / 1e6, sum(event.count for event in found)
-    kernels = [event for event in found if event.device_type == DeviceType.CUDA]
-    return sum(event.self_device_time_total for event in kernels) / 1e6, sum(event.count for event in kernels)
 
 
 def by_differences(particles: Tensor) -> Tensor:
@@ -62,45 +47,58 @@ def error(found: Tensor, particles: Tensor) -> float:
     return float(((found - exact).abs()[apart] / exact[apart]).max())
 
 
+def measured(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
+    """Rows of a size."""
+    amp = clock.device.type == "cuda"
+    ours = Ours(size, clock.device, amp=amp)
+    values, gradients = ours.particles.values.detach(), ours.particles.values.grad
+    assert gradients is not None  # a trainer has run once
+    losses = torch.ones(size.members, device=clock.device)
+    healthy = losses > 0  # as the trainer's guard passes it on a GPU
+
+    def refill() -> None:
+        gradients.fill_(1e-3)  # −φ of −φ would grow
+
+    def direction() -> None:
+        refill()
+        ours.step(values, gradients, healthy)
+
+    calls: dict[str, Callable[[], object]] = {
+        "step": ours,
+        "members' loop": looped(size, clock.device, amp=amp),
+        "finite": lambda: finite_particles(values, gradients, losses),
+        "refill": refill,
+        "kernel and direction": direction,
+        "adam": ours.optimizer.step,
+        "the kernel": lambda: stein_kernel(values, healthy=healthy),
+        "distances, by differences": lambda: by_differences(values),
+    }
+    times = clock.compare(calls, repeats)
+    found = {part: [median(times[part]), *busy(run, clock.device)] for part, run in calls.items()}
+    before = found.pop("refill")
+    found["kernel and direction"] = [a - b for a, b in zip(found["kernel and direction"], before, strict=True)]
+    # Apart, as no two of a fresh network's particles are near one another.
+    near = torch.cat([values[:1], values[:1] + 1e-3 * torch.randn_like(values[:1]), values[1:]])
+    errors = {
+        "the kernel": error(stein_kernel(near).squared_distances, near),
+        "distances, by differences": error(by_differences(near)[:-1, :-1], near),
+    }
+    own = sum(found[part][1] for part in ("finite", "kernel and direction", "adam"))
+    longer = found["step"][0] - found["members' loop"][0]
+    rows = [(part, *numbers, errors.get(part, math.nan)) for part, numbers in found.items()]
+    rows.append(("the step less the loop; SVGD's own", longer, own, "", math.nan))
+    rows.append(("likewise, share of the step", longer / found["step"][0], own / found["step"][1], "", math.nan))
+    return [dict(zip(COLUMNS, (name, *row), strict=True)) for row in rows]
+
+
 def updates(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path) -> None:
     """Rows for each size: alone, busy, kernels; and the relative error of distances."""
-    rows = []
-    for name, size in sizes.items():
-        amp = clock.device.type == "cuda"
-        ours = Ours(size, clock.device, amp=amp)
-        values, gradients = ours.particles.values.detach(), ours.particles.values.grad
-        assert gradients is not None  # a trainer has run once
-        losses = torch.ones(size.members, device=clock.device)
-
-        def direction(run: PosteriorStep = ours.step, x: Tensor = values, g: Tensor = gradients) -> None:
-            g.fill_(1e-3)  # −φ of −φ would grow
-            run(x, g, torch.ones(len(x), dtype=torch.bool, device=x.device))  # as the guard passes it on a GPU
-
-        calls: dict[str, Callable[[], object]] = {
-            "step": ours,
-            "members' loop": looped(size, clock.device, amp=amp),
-            "finite": lambda v=values, g=gradients, x=losses: finite_particles(v, g, x),
-            "kernel and direction": direction,
-            "adam": ours.optimizer.step,
-            "the kernel": lambda v=values: stein_kernel(v),
-            "distances, by differences": lambda v=values: by_differences(v),
-        }
-        times = clock.compare(calls, repeats)
-        # Apart, as no two of a fresh network's particles are near one another.
-        near = torch.cat([values[:1], values[:1] + 1e-3 * torch.randn_like(values[:1]), values[1:]])
-        errors = {
-            "the kernel": error(stein_kernel(near).squared_distances, near),
-            "distances, by differences": error(by_differences(near)[:-1, :-1], near),
-        }
-        alone = {part: median(values) for part, values in times.items()}
-        work = {part: busy(run, clock.device) for part, run in calls.items()}
-        own = sum(work[part][0] for part in ("finite", "kernel and direction", "adam"))
-        longer = alone["step"] - alone["members' loop"]
-        found = [(part, alone[part], *work[part], errors.get(part, math.nan)) for part in calls]
-        found.append(("the step less the loop; SVGD's own", longer, own, "", math.nan))
-        found.append(("likewise, share of the step", longer / alone["step"], own / work["step"][0], "", math.nan))
-        rows += [dict(zip(COLUMNS, (name, *row), strict=True)) for row in found]
-    table("SVGD's own within a step", COLUMNS, rows, output / "updates.csv")
+    rows: list[dict] = []
+    with independent() as part:
+        for name, size in sizes.items():
+            with part(name):
+                rows += measured(clock, size, name, repeats)
+                table("SVGD's own within a step", COLUMNS, rows, output / "updates.csv")
 
 
 def main() -> None:

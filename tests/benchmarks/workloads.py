@@ -1,14 +1,8 @@
-"""What the benchmarks of a training step have in common: committees, a peer from the equation, clocks, floors."""
+"""What the benchmarks of a training step have in common: committees, a peer from the equation, the command line."""
 
 import argparse
-import contextlib
-import csv
 import math
-import statistics
-import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +11,7 @@ from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
 from svgd_monai import LogDiceLoss, Particles
-from svgd_monai.committee import CommitteeTrainer, PosteriorStep
+from svgd_monai.committee import CommitteeTrainer, PosteriorStep, finite_particles
 
 CLASSES = 3
 LOSS = LogDiceLoss(to_onehot_y=True, softmax=True)
@@ -115,83 +109,10 @@ def textbook_direction(particles: list[Tensor], scores: list[Tensor]) -> list[Te
     return phi
 
 
-class Clock:
-    """Seconds of one call: of the processor's time on a CPU, which others may share, and of the device's on a GPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def __call__(self, function: Callable[[], object]) -> float:
-        if self.device.type == "cpu":
-            began = time.process_time()
-            function()
-            return time.process_time() - began
-        torch.cuda.synchronize(self.device)
-        began = time.perf_counter()
-        function()
-        torch.cuda.synchronize(self.device)
-        return time.perf_counter() - began
-
-    def compare(
-        self, functions: dict[str, Callable[[], object]], repeats: int, warm: bool = True
-    ) -> dict[str, list[float]]:
-        """All of them in turn, ``repeats`` times, behind a warm-up if ``warm``: what slows one slows its neighbours."""
-        for function in functions.values() if warm else ():
-            function()
-        times: dict[str, list[float]] = {name: [] for name in functions}
-        for _ in range(repeats):
-            for name, function in functions.items():
-                times[name].append(self(function))
-        return times
-
-
-def median(values: list[float]) -> float:
-    return statistics.median(values)
-
-
-def waits(run: Callable[[], object], device: torch.device) -> int:
-    """How often the host waits for the device in a call, by torch's own count."""
-    if device.type != "cuda":
-        return 0
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            run()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(warning.message) for warning in caught)
-
-
-class Streams:
-    """How fast the device moves memory: the best of copy (2 units of traffic) and sum (3), over (M, D) matrices."""
-
-    def __init__(self, members: int, size: int, device: torch.device) -> None:
-        self.matrices = [torch.ones(members, size, device=device) for _ in range(3)]
-        self.bytes = self.matrices[0].numel() * 4
-
-    def functions(self) -> dict[str, Callable[[], object]]:
-        a, b, c = self.matrices
-        return {"copy": lambda: c.copy_(a), "sum": lambda: torch.add(a, b, out=c)}
-
-    def rate(self, times: dict[str, list[float]]) -> float:
-        """Bytes a second, from the medians of the two."""
-        return max(2 * self.bytes / median(times["copy"]), 3 * self.bytes / median(times["sum"]))
-
-
-def table(title: str, columns: tuple[str, ...], rows: list[dict], path: Path) -> None:
-    """Print, and write as CSV."""
-    sys.stdout.write(f"\n{title}\n")
-    cells = [columns, *(tuple(f"{r[c]:.4g}" if isinstance(r[c], float) else str(r[c]) for c in columns) for r in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    for row in cells:
-        sys.stdout.write("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + "\n")
-    sys.stdout.flush()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows({c: f"{r[c]:.5g}" if isinstance(r[c], float) else r[c] for c in columns} for r in rows)
+def direction(step: PosteriorStep, particles: Tensor, gradients: Tensor, losses: Tensor) -> None:
+    """Check, kernel and direction as a trainer has them: a CPU's host knows that all is well, a GPU gets the flags."""
+    healthy = finite_particles(particles, gradients, losses)
+    step(particles, gradients, None if particles.device.type == "cpu" else healthy)
 
 
 def command_line(
@@ -217,13 +138,3 @@ def command_line(
             parser.error(f"unknown sections: {', '.join(sorted(unknown))}")
         options.sections = options.sections or list(sections)
     return options, {"tiny": TINY} if options.tiny else {name: known[name] for name in options.sizes}
-
-
-@contextlib.contextmanager
-def deterministic_algorithms() -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
