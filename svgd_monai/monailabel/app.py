@@ -5,7 +5,7 @@ An app's folder has a ``main.py`` and, under ``model/``, the bundles:
     from svgd_monai.monailabel.app import CommitteeApp  # noqa: F401
 
 is all that this ``main.py`` holds. It is started as any other app of MONAI Label; ``--conf`` also takes
-``lease_hours`` and the keys of :data:`svgd_monai.monailabel.pool.QUERY_KEYS`, e.g. ``--conf acquisition bald``.
+``lease_hours`` and the keys of :data:`svgd_monai.monailabel.stage.QUERY_KEYS`, e.g. ``--conf acquisition bald``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from typing import Any
 from svgd_monai.errors import SettingsError
 from svgd_monai.monailabel.interfaces import ScoringMethod, Strategy, app_base, stock_app
 from svgd_monai.monailabel.leases import LeaseBook
-from svgd_monai.monailabel.pool import QUERY_KEYS, PoolScorer
+from svgd_monai.monailabel.pool import PoolScorer
 from svgd_monai.monailabel.scoring import CommitteeScoring
+from svgd_monai.monailabel.stage import QUERY_KEYS
 from svgd_monai.monailabel.strategy import CommitteeStrategy
 
 LEASE_HOURS = 24.0

@@ -100,7 +100,10 @@ class LeaseBook:
             content = read_json(self.path)
             if content["format"] != _FORMAT:
                 raise ValueError(f"format {content['format']}")
-            return {image: (str(v["client"]), float(v["until"])) for image, v in content["leases"].items()}
+            leases = {image: (str(v["client"]), float(v["until"])) for image, v in content["leases"].items()}
+            if not all(math.isfinite(until) for _, until in leases.values()):
+                raise ValueError("a lease without an end")
+            return leases
         except (RunFolderError, LookupError, TypeError, ValueError, AttributeError) as error:
             # Without it nobody could work; with it gone an image may be handed out a second time.
             logger.warning("%s is damaged (%s); all leases in it are forgotten", self.path, error)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from filelock import FileLock
 from monai.bundle import ConfigParser
 
@@ -20,20 +19,14 @@ from svgd_monai.acquisition import PoolView, ScoreOptions, get_strategy, rank_ca
 from svgd_monai.acquisition.handler import SCORES_FILE
 from svgd_monai.data import check_cases, transform_key
 from svgd_monai.data.check_cache import CHECKS_FILE
-from svgd_monai.data.entries import Item
-from svgd_monai.errors import CheckpointError, SettingsError
+from svgd_monai.data.entries import Item, find_file
+from svgd_monai.errors import CheckpointError
 from svgd_monai.files import read_csv
 from svgd_monai.monailabel.measures import MeasureStore
+from svgd_monai.monailabel.stage import literal, query_settings, stage_parser
 from svgd_monai.seeding import derive_seed
-from svgd_monai.workflow import check_setting
 
 logger = logging.getLogger(__name__)
-
-#: Keys of a bundle's ``acquire.yaml`` that a server may set.
-QUERY_KEYS = (
-    "acquisition", "queries_per_round", "mi_weight", "mi_grid", "mi_content", "mi_bins", "mi_aggregation", "normalise",
-    "normalise_over", "candidates", "uncertainty_reduction", "seed",
-)  # fmt: skip
 
 _CHUNK = 20  # images measured between two saves: what a stopped scoring repeats
 _NUMBERS = ("uncertainty", "foreground_ml")
@@ -50,6 +43,7 @@ class ImageScore:
         uncertainty: of the strategy's map, reduced to a number.
         mutual_information: with the labelled images, nats; None where undefined or not used.
         foreground_ml: predicted foreground.
+        committee: which committee says so, as :meth:`PoolScorer.version` tells them apart.
     """
 
     image: str
@@ -58,6 +52,7 @@ class ImageScore:
     uncertainty: float
     mutual_information: float | None
     foreground_ml: float
+    committee: str
 
 
 class PoolScorer:
@@ -69,7 +64,8 @@ class PoolScorer:
     Args:
         bundle: the bundle's folder, with ``configs/acquire.yaml`` and ``models/model.pt``.
         folder: where checks, preprocessed volumes, measures and mutual information are kept.
-        settings: values of :data:`QUERY_KEYS` in place of the bundle's, also as text; other keys are passed over.
+        settings: values of :data:`~svgd_monai.monailabel.stage.QUERY_KEYS` in place of the bundle's, also as text;
+            other keys are passed over.
 
     Attributes:
         acquisition: name of the strategy.
@@ -86,11 +82,7 @@ class PoolScorer:
         self.folder = Path(folder).resolve()
         self.config_file = self.bundle / "configs" / "acquire.yaml"
         self.committee_file = self.bundle / "models" / "model.pt"
-        self.settings = {
-            name: check_setting(name, _value(name, value))
-            for name, value in (settings or {}).items()
-            if name in QUERY_KEYS
-        }
+        self.settings = query_settings(settings or {})
         self.acquisition = str(self._parser(None).get_parsed_content("acquisition"))
 
     def version(self) -> str | None:
@@ -119,38 +111,44 @@ class PoolScorer:
         """
         if not unlabelled:
             return []
-        version = self.version()
-        if version is None:
-            raise CheckpointError(f"{self.committee_file} does not exist; train a committee first.")
+        self._present()
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
             parser = self._parser(device)
             items = self._items({**labelled, **unlabelled}, parser)
-            measures = self._measure([items[image] for image in sorted(unlabelled)], version, parser)
-            return self._scores(sorted(unlabelled), sorted(labelled), items, measures, parser)
+            pool = [items[image] for image in sorted(unlabelled)]
+            version = self._present()
+            while (measures := self._measure(pool, version, parser)) is None:
+                version = self._present()
+            return self._scores(sorted(unlabelled), sorted(labelled), items, measures, parser, version)
+
+    def _present(self) -> str:
+        """The version of the committee that is there."""
+        version = self.version()
+        if version is None:
+            raise CheckpointError(f"{self.committee_file} does not exist; train a committee first.")
+        return version
 
     def _parser(self, device: str | None) -> ConfigParser:
-        parser = ConfigParser()
-        parser.read_config(str(self.config_file))
-        parser["bundle_root"] = str(self.bundle)
-        parser["cache_dir"] = str(self.folder)
-        for name, value in self.settings.items():
-            parser[name] = value
-        if device is not None:
-            parser["device"] = check_setting("device", device)
-        return parser
+        return stage_parser(self.config_file, self.folder, self.settings, device)
 
     def _items(self, images: Mapping[str, str], parser: ConfigParser) -> dict[str, Item]:
         """Items with the fingerprint of their content, each image checked."""
-        items = {image: {"case": image, "image": path} for image, path in images.items()}
+        items = {
+            image: {"case": image, "image": find_file(f"Case {image!r}", path, "image", Path(), allow_outside=True)}
+            for image, path in images.items()
+        }
         channels = int(parser.get_parsed_content("in_channels"))
         facts = check_cases(items, {0: "background"}, self.folder / CHECKS_FILE, channels=channels)
         return {
             image: {**item, "fingerprint": facts[image].fingerprint(labelled=False)} for image, item in items.items()
         }
 
-    def _measure(self, items: Sequence[Item], version: str, parser: ConfigParser) -> dict[str, dict[str, float]]:
-        """Uncertainty and predicted foreground of every item, by fingerprint; only those not known yet are run."""
+    def _measure(self, items: Sequence[Item], version: str, parser: ConfigParser) -> dict[str, dict[str, float]] | None:
+        """Uncertainty and predicted foreground of every item, by fingerprint; only those not known yet are run.
+
+        None where another committee has come meanwhile, as of a training that ended: numbers of two do not compare.
+        """
         premises = {
             "committee": version,
             "configuration": hashlib.sha256(self.config_file.read_bytes()).hexdigest(),
@@ -165,7 +163,7 @@ class PoolScorer:
             *(handler for handler in parser["handlers"] if handler["_target_"].endswith(".CommitteeLoader")),
             {
                 "_target_": "svgd_monai.acquisition.AcquisitionHandler",
-                "folder": str(measured),
+                "folder": literal(measured),
                 "acquisition": premises["map"],  # the strategy that ranks by a map has the map's name
                 "count": 0,
                 "reduction": premises["reduction"],
@@ -176,6 +174,9 @@ class PoolScorer:
             # A tuple is no part of a configuration: the name of a file that begins with $ stays a name.
             parser["dataset::data"] = tuple(some)
             parser.get_parsed_content("evaluator").run()
+            if self.version() != version:
+                logger.info("another committee has come, the images are measured with that one")
+                return None
             rows = {
                 row["case"]: {name: float(row[name]) for name in _NUMBERS} for row in read_csv(measured / SCORES_FILE)
             }
@@ -190,6 +191,7 @@ class PoolScorer:
         items: Mapping[str, Item],
         measures: Mapping[str, Mapping[str, float]],
         parser: ConfigParser,
+        version: str,
     ) -> list[ImageScore]:
         strategy = get_strategy(self.acquisition)
         keys = ("mi_weight", "normalise", "normalise_over", "candidates")
@@ -223,17 +225,10 @@ class PoolScorer:
                 uncertainty=float(uncertainty[place]),
                 mutual_information=None if information is None else _finite(information[place]),
                 foreground_ml=float(foreground[place]),
+                committee=version,
             )
             for rank, place in enumerate(rank_cases(scores, images), start=1)
         ]
-
-
-def _value(name: str, value: Any) -> Any:
-    """A word of a command line as YAML reads it: ``[24,32,24]`` is a list."""
-    try:
-        return yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{name}: {value!r} cannot be read.") from error
 
 
 def _finite(value: torch.Tensor) -> float | None:

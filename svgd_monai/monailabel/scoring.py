@@ -60,7 +60,6 @@ class CommitteeScoring(ScoringMethod):
         """
         started = time.monotonic()
         datastore.refresh()
-        version = self.scorer.version()
         unlabelled = _files(datastore, datastore.get_unlabeled_images())
         labelled = _files(datastore, datastore.get_labeled_images())
         try:
@@ -73,12 +72,12 @@ class CommitteeScoring(ScoringMethod):
         for score in scores:
             numbers = asdict(score)
             image = numbers.pop("image")
-            record = {**numbers, "acquisition": self.scorer.acquisition, "committee": version}
+            record = {**numbers, "acquisition": self.scorer.acquisition}
             written += self._update(datastore, image, record)
         summary = {
             "total": len(scores),
             "written": written,
-            "committee": version,
+            "committee": scores[0].committee if scores else self.scorer.version(),
             "seconds": round(time.monotonic() - started, 3),
         }
         logger.info("%s: %s", self.name, summary)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -177,6 +178,18 @@ def test_nothing_is_left_as_monai_label_says_it(served):
         label = served.studies.phantom / f"labelsTr/{image}.nii.gz"
         served.app.datastore().save_label(image, str(label), "final", {})
     assert served.app.next_sample({"strategy": served.name, "client_id": "a"}) == {}
+
+
+def test_what_is_kept_of_a_remote_datastore_lies_in_the_apps_folder_and_of_each_apart(tmp_path):
+    from svgd_monai.monailabel.app import CommitteeApp
+
+    def folder(studies):
+        return CommitteeApp._folder(SimpleNamespace(app_dir=str(tmp_path / "app"), studies=studies))
+
+    remote = [folder(f"https://pacs.example/{name}") for name in "ab"]
+    assert {path.parent for path in remote} == {tmp_path / "app/.svgd_monai"}
+    assert remote[0] != remote[1]
+    assert folder(str(tmp_path / "scans")) == tmp_path / "scans/.svgd_monai"
 
 
 def test_a_mistyped_conf_key_is_refused_and_those_of_monai_label_are_not():

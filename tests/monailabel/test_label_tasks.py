@@ -121,6 +121,23 @@ def test_a_label_that_another_process_saves_meanwhile_is_not_lost(scoring, score
     assert LocalDatastore(str(studies.root)).get_label_info(image, "final")["by"] == "somebody"
 
 
+def test_an_image_that_leaves_the_datastore_meanwhile_is_passed_over(scoring, scorer, datastore, studies, caplog):
+    image, path = next(iter(studies.unlabelled.items()))
+
+    class Slow(PoolScorer):
+        def __call__(self, *arguments):
+            scores = super().__call__(*arguments)
+            Path(path).unlink()
+            return scores
+
+    scoring.scorer = Slow(scorer.bundle, scorer.folder)
+    with caplog.at_level(logging.INFO):
+        summary = scoring({}, datastore)
+    assert (summary["total"], summary["written"]) == (5, 4)
+    assert f"image {image} has left the datastore while it was scored" in caplog.text
+    assert {name for name, record in records(datastore).items() if record} == set(studies.unlabelled) - {image}
+
+
 @pytest.mark.parametrize("fault", ["committee", "image", "device"])
 def test_what_is_wrong_is_said_in_one_sentence_and_the_server_goes_on(fault, scoring, scorer, datastore, studies):
     image, path = next(iter(studies.unlabelled.items()))
@@ -162,6 +179,23 @@ def test_an_image_labelled_by_way_of_another_process_is_not_handed_out(scoring, 
     label(studies, LocalDatastore(str(studies.root)), best)
     assert {ask(strategy, datastore, f"annotator {n}") for n in range(4)} == set(studies.unlabelled) - {best}
     assert ask(strategy, datastore, "one too many") is None
+
+
+class Filtered(LocalDatastore):
+    """Heeds a request's filter, as remote datastores may."""
+
+    def get_unlabeled_images(self, label_tag=None, labels=None):
+        images = super().get_unlabeled_images(label_tag, labels)
+        return images if labels is None else [image for image in images if image in labels]
+
+
+def test_a_requests_filter_chooses_among_its_images_and_ends_no_lease_of_others(strategy, studies):
+    datastore = Filtered(str(studies.root))
+    first, _, third, *_ = sorted(studies.unlabelled)
+    assert ask(strategy, datastore, "a") == first
+    assert strategy({"client_id": "b", "labels": [third]}, datastore)["id"] == third
+    assert strategy({"client_id": "c", "labels": [first]}, datastore) is None
+    assert ask(strategy, datastore, "a") == first
 
 
 def test_without_scores_images_go_out_by_name_and_the_log_says_so(strategy, datastore, studies, caplog):

@@ -95,9 +95,32 @@ def test_a_request_for_some_of_the_images_leaves_the_leases_of_others(book):
     assert ask(book, "c") == IMAGES[1]
 
 
+def test_a_client_holds_one_image_at_a_time(book):
+    """As one who asks with another filter: what he held is free."""
+    assert ask(book, "a") == IMAGES[0]
+    assert ask(book, "a", images=IMAGES[5:], unlabelled=IMAGES) == IMAGES[5]
+    assert list(json.loads(book.path.read_text())["leases"]) == [IMAGES[5]]
+    assert ask(book, "b") == IMAGES[0]
+    assert ask(book, "a", images=IMAGES) == IMAGES[5]
+
+
+def test_a_lease_is_over_when_its_last_second_is(book, clock):
+    assert ask(book, "a") == IMAGES[0]
+    clock.now += 60
+    assert ask(book, "b") == IMAGES[0]
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"\xff", b'{"format": 2, "leases": {}}', b'{"format": 1, "leases": {"scan_00": 3}}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"format": 2, "leases": {}}',
+        b'{"format": 1, "leases": {"scan_00": 3}}',
+        b'{"format": 1, "leases": {"scan_00": {"client": "a", "until": 1e999}}}',
+    ],
 )
 def test_a_damaged_file_is_reported_and_starts_anew(book, content, caplog):
     ask(book, "a")

@@ -8,12 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from command import run_bundle, words
-from label_data import new_committee
+from filelock import FileLock, Timeout
+from label_data import make_studies, new_committee, small_bundle
 
 from svgd_monai.data import RoundDatalist, read_dataset, write_datalist
 from svgd_monai.errors import CheckpointError, DataError, SettingsError
 from svgd_monai.files import read_csv
-from svgd_monai.monailabel import PoolScorer
+from svgd_monai.monailabel import PoolScorer, pool
+from svgd_monai.monailabel.measures import MeasureStore
 
 NUMBERS = ("score", "uncertainty", "mutual_information", "foreground_ml")
 
@@ -76,8 +78,16 @@ def test_keys_of_the_query_can_be_set_as_text(small, studies, folder, tmp_path):
     assert table(scores) == table_of_csv(expected)
 
 
+def test_the_other_keys_of_the_query_reach_it_as_well(small, studies, folder, tmp_path):
+    keys = {"acquisition": "max_cover", "queries_per_round": "3", "candidates": "2", "seed": "5", "mi_bins": "8",
+            "mi_aggregation": "max", "mi_content": "foreground", "normalise_over": "all"}  # fmt: skip
+    expected = acquire(small, studies, tmp_path / "run", **keys)
+    assert table(PoolScorer(small, folder, keys)(studies.unlabelled, studies.labelled)) == table_of_csv(expected)
+
+
 @pytest.mark.parametrize(
-    ("key", "value"), [("acquisition", "best"), ("mi_weight", "-1"), ("mi_grid", "[4"), ("seed", "many")]
+    ("key", "value"),
+    [("acquisition", "best"), ("mi_weight", "-1"), ("mi_grid", "[4"), ("seed", "many"), ("seed", "2020-13-45")],
 )
 def test_a_wrong_value_is_refused_by_name(key, value, small, folder):
     with pytest.raises(SettingsError, match=key):
@@ -99,6 +109,22 @@ def test_a_new_label_costs_no_inference_and_changes_the_scores(small, studies, f
     )
 
 
+def test_one_process_at_a_time_works_in_the_folder(small, studies, folder, monkeypatch):
+    keep, free = MeasureStore.keep, []
+
+    def keep_and_look(self, numbers):
+        try:
+            FileLock(folder / ".lock").acquire(timeout=0)
+        except Timeout:
+            free.append(False)
+        keep(self, numbers)
+
+    monkeypatch.setattr(MeasureStore, "keep", keep_and_look)
+    PoolScorer(small, folder)(studies.unlabelled, studies.labelled)
+    assert free == [False]
+    FileLock(folder / ".lock").acquire(timeout=0)
+
+
 def test_only_new_images_are_measured(small, studies, folder):
     scorer = PoolScorer(small, folder)
     *some, last = studies.unlabelled
@@ -115,6 +141,33 @@ def test_another_committee_measures_anew(small, studies, folder):
     after = scorer(studies.unlabelled, studies.labelled)
     assert scorer.version() != version
     assert {s.uncertainty for s in after}.isdisjoint({s.uncertainty for s in before})
+
+
+def test_another_configuration_measures_anew(small, studies, folder):
+    """As after an upgrade of the bundle: what it wires differently may change every number."""
+    PoolScorer(small, folder)(studies.unlabelled, studies.labelled)
+    ran = measured_at(folder)
+    config = small / "configs/acquire.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("overlap: 0.25", "overlap: 0.5"), encoding="utf-8")
+    PoolScorer(small, folder)(studies.unlabelled, studies.labelled)
+    assert measured_at(folder) != ran
+
+
+def test_a_committee_that_comes_meanwhile_measures_all_images(small, studies, folder, monkeypatch):
+    """As of a training that ends; numbers of two committees do not compare."""
+    keep, before = MeasureStore.keep, PoolScorer(small, folder).version()
+
+    def keep_and_train(self, numbers):
+        keep(self, numbers)
+        if self.premises["committee"] == before:
+            new_committee(small, seed=1)
+
+    monkeypatch.setattr(pool, "_CHUNK", 2)
+    monkeypatch.setattr(MeasureStore, "keep", keep_and_train)
+    scorer = PoolScorer(small, folder)
+    scores = scorer(studies.unlabelled, studies.labelled)
+    assert {s.committee for s in scores} == {scorer.version()} != {before}
+    assert table(scores) == table(PoolScorer(small, folder.with_name("fresh"))(studies.unlabelled, studies.labelled))
 
 
 def test_another_image_of_the_same_name_is_measured_anew(small, studies, folder):
@@ -154,6 +207,29 @@ def test_the_name_of_an_image_is_never_run(small, studies, folder):
     name = "$1/0"
     scores = PoolScorer(small, folder)({name: path, "@nothing": studies.unlabelled[image]}, studies.labelled)
     assert {s.image for s in scores} == {name, "@nothing"}
+
+
+def test_folders_may_have_names_that_mean_something_to_monai(phantoms, tmp_path):
+    studies = make_studies(phantoms["mr"], tmp_path / "scans #2 of me@home $x")
+    bundle = small_bundle("mr", tmp_path / "app #1 @network's %y")
+    scores = PoolScorer(bundle, studies.root / ".svgd_monai")(studies.unlabelled, studies.labelled)
+    assert len(scores) == len(studies.unlabelled)
+    assert {"volumes", "mutual_information.npz"} <= {path.name for path in (studies.root / ".svgd_monai").iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {studies.root.name, bundle.parent.name}
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a\rb", "not UTF-8 \udcff"])
+def test_a_name_that_would_break_a_table_or_a_message_is_refused(name, small, studies, folder):
+    """As in every other list of images."""
+    path = shutil.copy(next(iter(studies.unlabelled.values())), studies.root / f"{name}.nii.gz")
+    with pytest.raises(DataError, match="holds control characters") as caught:
+        PoolScorer(small, folder)({**studies.unlabelled, name: str(path)}, studies.labelled)
+    assert str(caught.value).startswith(f"Case {name!r}: ")
+
+
+def test_a_missing_image_is_named(small, studies, folder):
+    with pytest.raises(DataError, match=r"Case 'gone': the image .*gone\.nii\.gz does not exist"):
+        PoolScorer(small, folder)({**studies.unlabelled, "gone": str(studies.root / "gone.nii.gz")}, {})
 
 
 def test_a_bad_image_is_named(small, studies, folder):
