@@ -6,15 +6,15 @@ The folder then holds ``bundles`` and ``data_lists``; a checkout of the reposito
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from svgd_monai.errors import SvgdMonaiError
-from svgd_monai.temporaries import TEMPORARY_SUFFIX
+from svgd_monai.temporaries import remove_temporaries, temporary_path
 
-PARTS = ("bundles", "data_lists")
+PARTS = ("data_lists", "bundles")  # the bundles last: where they are, what they read is there as well
 
 
 class BundlesError(SvgdMonaiError):
@@ -51,20 +51,37 @@ def copy_bundles(folder: Path) -> list[Path]:
     for part in PARTS:
         if folder.resolve().is_relative_to((source / part).resolve()):
             raise BundlesError(f"{folder} lies in {source / part}, which is to be copied; give another folder.")
-        if (folder / part).exists():
+        if os.path.lexists(folder / part):  # a link that leads nowhere, too
             raise BundlesError(f"{folder / part} is there already; give another folder, or move it away.")
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".bundles.", suffix=TEMPORARY_SUFFIX, dir=folder) as staging:
-        try:
-            for part in PARTS:
-                ignored = shutil.ignore_patterns("models", "eval", "__pycache__")
-                shutil.copytree(source / part, Path(staging, part), ignore=ignored)
-        except shutil.Error as error:  # of all files that it could not copy
-            failed = error.args[0]
-            raise BundlesError(f"{folder}: {len(failed)} of the files cannot be copied ({failed[0][-1]}).") from error
+    remove_temporaries(folder, folders=True)
+    staging = temporary_path(folder / ".bundles")
+    staging.mkdir()
+    try:
         for part in PARTS:
-            Path(staging, part).rename(folder / part)
+            ignored = shutil.ignore_patterns("models", "eval", "__pycache__")
+            shutil.copytree(source / part, staging / part, ignore=ignored)
+        _move(staging, folder)
+    except shutil.Error as error:  # of all files that it could not copy
+        failed = error.args[0]
+        raise BundlesError(f"{folder}: {len(failed)} of the files cannot be copied ({failed[0][-1]}).") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return sorted(path for path in (folder / "bundles").iterdir() if path.is_dir())
+
+
+def _move(staging: Path, folder: Path) -> None:
+    """Move all parts, or none: another process may have been first."""
+    moved: list[str] = []
+    try:
+        for part in PARTS:
+            (staging / part).rename(folder / part)
+            moved.append(part)
+    except OSError as error:
+        for part in moved:
+            (folder / part).rename(staging / part)
+        failed = folder / PARTS[len(moved)]
+        raise BundlesError(f"{failed} cannot be made ({error.strerror}); give another folder.") from error
 
 
 def main(arguments: list[str] | None = None) -> None:

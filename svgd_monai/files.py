@@ -49,7 +49,7 @@ _LOAD_ERRORS = (
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _GUARDED = re.compile(r"''*[=+\-@\t\r]")
 
-#: What a folder says that may be written to and not read, or whose file system (SMB, FUSE) knows no ``fsync`` of one.
+#: What a folder says that may be written to and not read, or whose file system (SMB, FUSE) has no ``fsync`` for one.
 _NO_FOLDER_SYNC = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP})
 
 
@@ -83,7 +83,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, durable: bool = Tr
         if durable:
             _sync_folder(path.parent)
     except OSError as error:
-        # A full disk does not say whose, others name the temporary file: the user knows the one that it was to become.
+        # A full disk names no file, others the temporary one: the user knows the one that it was to become.
         raise OSError(error.errno, error.strerror, str(path)) from error
     return path
 
@@ -107,8 +107,8 @@ def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterab
 
     A text that a spreadsheet would take for a formula gets an apostrophe before it, which :func:`read_csv` takes away.
     """
-    buffer = _Lines(newline="")
-    # Only what ends lines is quoted: with "\n" there, a carriage return in a text would break its row.
+    buffer = _Rows(newline="")
+    # A text is quoted for what ends lines alone: with "\n" there, a carriage return would break its row.
     writer = csv.DictWriter(buffer, columns, lineterminator="\r\n", extrasaction="raise")
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
@@ -180,7 +180,7 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     except (OSError, ValueError, csv.Error) as error:
         raise RunFolderError(f"{path} cannot be read as CSV ({reason(error)}).") from error
     if not columns:
-        raise RunFolderError(f"{path} has no header.")
+        raise RunFolderError(f"{path} has no header; it holds no rounds, cases or other rows.")
     if len(set(columns)) < len(columns):
         raise RunFolderError(f"{path} has two columns of the same name.")
     for line, row in rows:
@@ -200,11 +200,9 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-class _Lines(io.StringIO):
-    """Ends each row that a CSV writer writes with a line feed alone."""
-
-    def write(self, text: str, /) -> int:
-        return super().write(text.removesuffix("\r\n") + "\n")
+class _Rows(io.StringIO):
+    def write(self, row: str, /) -> int:  # a CSV writer hands over a row at a time
+        return super().write(row.removesuffix("\r\n") + "\n")
 
 
 def _cell(value: Any) -> Any:

@@ -6,6 +6,7 @@ So a name says which machine and which process writes, and holds a token, so tha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -20,6 +21,9 @@ TEMPORARY_SUFFIX = ".tmp"
 #: Seconds after which a temporary file of another machine, whose processes cannot be seen from here, is nobody's.
 ABANDONED = 24 * 3600.0
 
+#: Bytes of a name to be that its temporary name keeps: file systems take 255, and the rest of it needs 30.
+_KEPT = 200
+
 _NAME = re.compile(rf".+\.(?P<process>\d+)\.(?P<machine>[0-9a-f]{{8}})[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}")
 
 
@@ -31,13 +35,15 @@ def temporary_path(path: Path, process: int | None = None) -> Path:
         process: who writes; None: this process.
     """
     process = os.getpid() if process is None else process
-    return path.with_name(f"{path.name}.{process}.{_machine()}{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    name = os.fsencode(path.name)[:_KEPT].decode(errors="ignore")
+    return path.with_name(f"{name}.{process}.{_machine()}{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
 def remove_temporaries(folder: Path, below: str = "", folders: bool = False) -> None:
     """Remove what killed processes have half written; what living ones write stays, as all else does.
 
-    What another machine writes stays for a day (:data:`ABANDONED`) after it was last written to.
+    What another machine writes stays for a day (:data:`ABANDONED`) after it was last written to. What may not be
+    removed, such as another user's in a folder that all share, stays as well: it is in nobody's way.
 
     Args:
         folder: where; one that is not there holds nothing.
@@ -51,7 +57,8 @@ def remove_temporaries(folder: Path, below: str = "", folders: bool = False) -> 
             if folders:
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def _is_left(path: Path, process: int, machine: str) -> bool:
@@ -68,6 +75,8 @@ def _machine() -> str:
 
 
 def _lives(process: int) -> bool:
+    if os.name != "posix":  # elsewhere the call below would end it
+        return True
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,11 +1,14 @@
 """Whoever has installed the package can have the bundles, whole, where he wants them."""
 
 import filecmp
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-from svgd_monai.bundles import BundlesError, copy_bundles, main, shipped
+from svgd_monai.bundles import PARTS, BundlesError, copy_bundles, main, shipped
+from svgd_monai.temporaries import temporary_path
 
 
 def test_the_bundles_are_copied_with_the_lists_that_they_read(tmp_path):
@@ -33,6 +36,39 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(BundlesError, match="data_lists is there already"):
         copy_bundles(tmp_path)
     assert not (tmp_path / "bundles").exists()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_link_that_leads_nowhere_is_not_overwritten_either(tmp_path, part):
+    (tmp_path / part).symlink_to(tmp_path / "gone")
+    with pytest.raises(BundlesError, match=f"{part} is there already"):
+        copy_bundles(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [part]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_process_that_was_first_is_named_by_its_folder_and_nothing_is_added(tmp_path, monkeypatch, part):
+    folder, rename = tmp_path / "mine", Path.rename
+
+    def second(self, target):
+        if self.name == part and target.parent == folder:
+            (target / "of another").mkdir(parents=True)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", second)
+    with pytest.raises(
+        SystemExit, match=rf"^{folder / part} cannot be made \(Directory not empty\); give another folder"
+    ):
+        main([str(folder)])
+    assert [path.name for path in folder.rglob("*")] == [part, "of another"]
+
+
+def test_what_a_killed_copy_has_left_goes_with_the_next(tmp_path):
+    killed, living = (temporary_path(tmp_path / ".bundles", process) for process in (4194304, os.getppid()))
+    for path in (killed, living):
+        (path / "bundles").mkdir(parents=True)
+    copy_bundles(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*PARTS, living.name}
 
 
 def test_a_copy_that_fails_leaves_nothing_and_is_made_by_the_next(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """A reader sees the old file or the whole new one; numbers and words read back as they were."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import torch
 
 from svgd_monai.errors import RunFolderError
 from svgd_monai.files import (
+    check_torch,
     read_csv,
     read_json,
     read_torch,
@@ -89,6 +91,52 @@ def test_a_failure_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatc
     assert caught.value.filename == str(tmp_path / "file")
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENAMETOOLONG])
+def test_the_file_is_named_where_the_removal_of_the_temporary_one_fails_as_well(tmp_path, monkeypatch, number):
+    """As on a disk that is mounted for reading only, which refuses to remove even what is not there."""
+
+    def fail(path, *_, **__):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        write_bytes(tmp_path / "file", b"new")
+    assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / "file"))
+
+
+def of_folders(monkeypatch, number):
+    """Have ``fsync`` refuse folders."""
+    fsync = os.fsync
+
+    def refuse(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES])
+def test_a_file_system_without_fsync_for_folders_is_written_to_all_the_same(tmp_path, monkeypatch, number):
+    of_folders(monkeypatch, number)
+    assert write_bytes(tmp_path / "file", b"new").read_bytes() == b"new"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_that_does_not_reach_the_disk_is_an_error_that_names_the_file(tmp_path, monkeypatch):
+    of_folders(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        write_bytes(tmp_path / "file", b"new")
+    assert caught.value.filename == str(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "ü" * 125, "日" * 83])
+def test_a_name_as_long_as_file_systems_take_it_leaves_room_for_the_temporary_one(tmp_path, name):
+    assert write_bytes(tmp_path / name, b"new").read_bytes() == b"new"
+    assert names(tmp_path) == [name]
+
+
 def test_the_content_reaches_the_disk_before_its_name_and_the_folder_after(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -163,6 +211,15 @@ def test_commas_quotes_and_line_ends_survive(tmp_path):
     assert [row["x"] for row in read_csv(path)] == values
 
 
+@pytest.mark.parametrize("value", ["a\rb", "\r", "ends\r", "\r=1+1", "a\r\nb", "\n\r", 'a"\rb', "a,\rb"])
+def test_carriage_returns_survive_and_end_no_row(tmp_path, value):
+    path = write_csv(tmp_path / "file.csv", ["x", "y"], [{"x": value, "y": value}, {"x": "last", "y": 1}])
+    assert read_csv(path) == [{"x": value, "y": value}, {"x": "last", "y": "1"}]
+    with path.open(newline="") as file:
+        assert not any(cell.startswith("=") for row in csv.reader(file) for cell in row)
+    assert path.read_bytes().endswith(b"\nlast,1\n")
+
+
 FORMULAS = [
     "=1+1",
     "+cmd|' /C calc'!A0",
@@ -215,6 +272,35 @@ def test_tensors_read_back_without_pickled_objects(tmp_path):
     loaded = torch.load(path, weights_only=True)
     assert torch.equal(loaded.pop("values"), content.pop("values"))
     assert loaded == content
+
+
+class TestTensorsThatAreDamaged:
+    @pytest.fixture
+    def path(self, tmp_path):
+        return write_torch(tmp_path / "file.pt", {"values": torch.arange(1000.0)})
+
+    def test_a_flipped_bit_is_noticed_which_torch_would_load_as_a_weight(self, path):
+        content = bytearray(path.read_bytes())
+        place = content.find(torch.arange(500.0, 510.0).numpy().tobytes())
+        content[place + 3] ^= 1
+        path.write_bytes(content)
+        assert torch.load(path, weights_only=True)["values"][500] != 500
+        assert "checksum" in complaint(read_torch, path)
+        assert "checksum" in complaint(check_torch, path)
+
+    @pytest.mark.parametrize("kept", [0, 100, -1])
+    def test_a_file_that_was_cut_off_is_noticed(self, path, kept):
+        path.write_bytes(path.read_bytes()[:kept])
+        assert "is damaged or holds no tensors" in complaint(read_torch, path)
+
+    @pytest.mark.parametrize("read", [read_torch, check_torch])
+    def test_a_missing_one_is_named(self, tmp_path, read):
+        assert "FileNotFoundError" in complaint(read, tmp_path / "none.pt")
+
+    def test_a_pickled_object_is_refused(self, tmp_path):
+        path = write_torch(tmp_path / "file.pt", {"a": Path("b")})
+        check_torch(path)
+        assert "is damaged or holds no tensors" in complaint(read_torch, path)
 
 
 def complaint(read, path):
@@ -270,6 +356,19 @@ def test_a_row_of_another_length_is_named(tmp_path, content, line):
     path = tmp_path / "file.csv"
     path.write_text(content)
     assert f"line {line}" in complaint(read_csv, path)
+
+
+def test_the_line_is_the_files_own_behind_texts_of_several_lines_and_empty_ones(tmp_path):
+    path = tmp_path / "file.csv"
+    path.write_text('a,b\n"1\n2",3\n\n4\n')
+    assert "line 5" in complaint(read_csv, path)
+
+
+@pytest.mark.parametrize("content", ["", "\n", "\n\n"])
+def test_a_file_without_a_header_is_no_table_without_rows(tmp_path, content):
+    path = tmp_path / "file.csv"
+    path.write_text(content)
+    assert "has no header" in complaint(read_csv, path)
 
 
 def test_an_open_quote_is_named(tmp_path):

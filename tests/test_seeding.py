@@ -42,9 +42,11 @@ def test_every_generator_takes_the_seed():
 
 def test_deterministic_algorithms_hold_for_the_rest_of_the_process(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     before = torch.are_deterministic_algorithms_enabled()
     try:
         use_deterministic_algorithms()
+        assert not torch.backends.cudnn.benchmark
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.is_deterministic_algorithms_warn_only_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

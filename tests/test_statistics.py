@@ -6,7 +6,15 @@ import math
 import pytest
 import torch
 
-from svgd_monai.statistics import EXTRA_CHANNELS, mean_probability, member_agreement, split_votes, summarise
+from svgd_monai.statistics import (
+    EXTRA_CHANNELS,
+    agreement_row,
+    expected_calibration_error,
+    mean_probability,
+    member_agreement,
+    split_votes,
+    summarise,
+)
 
 
 def members(number=3, dtype=torch.float64):
@@ -156,3 +164,38 @@ def test_agreement_of_many_voxels_is_summed_in_double_precision():
     # In single precision a sum stands still at 2^24.
     votes = torch.ones(1, 1, 300, 300, 300)
     assert float(member_agreement(votes, 2)[0, 0]) == 1.0
+
+
+def test_agreement_keeps_its_digits_however_many_voxels_there_are():
+    """In single precision the sums would be off by parts in 10^8, and more with more voxels."""
+    count = torch.tensor(0.77) * 2
+    votes = torch.full((1, 1, 1_000_003), 0.77)
+    expected = float(count * (count - 1)) / float(count)
+    assert float(member_agreement(votes, 2)[0, 0]) == pytest.approx(expected, rel=1e-13)
+
+
+def test_a_row_has_each_class_by_name_and_the_mean_of_those_that_some_member_sees():
+    chosen = masks(3)
+    dice = member_agreement(votes_of(chosen), 3)
+    both, one = (agreement_row(votes_of(chosen)[case], 3, ["front", "back"]) for case in range(2))
+    front, back = dice[0, 1:].tolist()
+    assert both == {
+        "agreement_dice": pytest.approx((front + back) / 2),
+        "agreement_dice_front": pytest.approx(front),
+        "agreement_dice_back": pytest.approx(back),
+    }
+    assert one == {
+        "agreement_dice": pytest.approx(float(dice[1, 1])),
+        "agreement_dice_front": pytest.approx(float(dice[1, 1])),
+        "agreement_dice_back": None,
+    }
+    nobody = agreement_row(votes_of(chosen * 0)[0], 3, ["front", "back"])
+    assert set(nobody.values()) == {None}
+    with pytest.raises(ValueError, match="zip"):
+        agreement_row(votes_of(chosen)[0], 3, ["front"])
+
+
+def test_calibration_errors_of_two_bins_do_not_cancel():
+    bins = torch.tensor([[4.0, 3.0, 2.0], [0.0, 0.0, 0.0], [4.0, 2.0, 3.0]])  # too sure, empty, not sure enough
+    assert expected_calibration_error(bins) == pytest.approx(0.25)
+    assert math.isnan(expected_calibration_error(torch.zeros(3, 3)))

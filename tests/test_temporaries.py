@@ -4,7 +4,9 @@ import os
 import platform
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+from svgd_monai import temporaries
 from svgd_monai.files import write_bytes
 from svgd_monai.temporaries import ABANDONED, TEMPORARY_SUFFIX, remove_temporaries, temporary_path
 
@@ -42,6 +44,53 @@ def test_only_the_folders_asked_for_are_cleared(tmp_path):
     remove_temporaries(tmp_path, "round_*/")
     assert [path.exists() for path in left] == [True, False]
     remove_temporaries(tmp_path / "not there")
+
+
+def test_what_another_users_process_writes_stays(tmp_path, monkeypatch):
+    path = temporary_path(tmp_path / "a", DEAD)
+    path.write_bytes(b"half")
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    remove_temporaries(tmp_path)
+    assert path.exists()
+
+
+def test_a_number_that_is_no_process_s_is_nobody_s(tmp_path):
+    temporary_path(tmp_path / "a", 2**70).write_bytes(b"half")
+    remove_temporaries(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_the_question_would_end_a_process_it_is_not_asked(tmp_path, monkeypatch):
+    """``os.kill`` of Windows takes a signal of 0 for Ctrl-C."""
+    other, old, own = (temporary_path(tmp_path / name, process) for name, process in
+                       (("a", DEAD), ("b", DEAD), ("c", os.getpid())))  # fmt: skip
+    for path in (other, old, own):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - ABANDONED - 60,) * 2)
+    monkeypatch.setattr(temporaries, "os", SimpleNamespace(name="nt", getpid=os.getpid))
+    remove_temporaries(tmp_path)
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_what_may_not_be_removed_is_in_nobodys_way(tmp_path, monkeypatch):
+    """As another user's file in a folder that all may write to."""
+    first, second = (temporary_path(tmp_path / name, DEAD) for name in "ab")
+    for path in (first, second):
+        path.write_bytes(b"half")
+    unlink = Path.unlink
+
+    def refuse(self, *args, **keys):
+        if self == first:
+            raise PermissionError(1, "Operation not permitted", str(self))
+        unlink(self, *args, **keys)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    remove_temporaries(tmp_path)
+    assert list(tmp_path.iterdir()) == [first]
 
 
 def test_what_another_machine_writes_stays_for_a_day(tmp_path, monkeypatch):
@@ -91,4 +140,5 @@ def test_two_machines_with_one_process_id_may_write_one_file_at_a_time(tmp_path,
 def test_names_tell_whose_they_are_and_never_repeat(tmp_path):
     names = {temporary_path(tmp_path / "a.csv").name for _ in range(100)}
     assert len(names) == 100
+    assert all(len(temporary_path(tmp_path / ("ü" * n)).name.encode()) <= 255 for n in (99, 100, 101, 127))
     assert all(name.startswith(f"a.csv.{os.getpid()}.") and name.endswith(TEMPORARY_SUFFIX) for name in names)

@@ -108,7 +108,9 @@ def enter() -> None:
         caller = calling_workflow()
         parser = caller.workflow.parser
         if parser.get("bundle_root", ".") == ".":
-            parser["bundle_root"] = str(Path(caller.workflow.config_root_path).resolve().parent)
+            parser["bundle_root"] = root = str(Path(caller.workflow.config_root_path).resolve().parent)
+            if "#" in root:
+                raise SettingsError(f"{root} holds a #, which MONAI turns into ::; move the bundle.")
         if caller.files:
             check_overlays(caller.files, parser.get("stages"))
         _check_typed(caller)

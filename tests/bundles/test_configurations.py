@@ -14,6 +14,12 @@ BUNDLES = sorted((Path(__file__).parents[2] / "bundles").iterdir())
 #: What the loop itself sets for a stage.
 OF_A_ROUND = {"round", "stage_dir", "datalist_file", "committee_file", "initial_committee", "model_file"}
 OF_A_LOOP = ("train", "evaluate", "acquire")
+#: What a publication fixes of a run, whatever a task's numbers are.
+PROTOCOL = {
+    "split_file", "initial_labelled", "validation_cases", "test_cases", "spacing", "roi_size", "num_particles",
+    "learning_rate", "learning_rate_schedule", "batch_size", "rounds", "steps_per_round", "queries_per_round",
+    "likelihood_scale", "prior_std", "augmentation", "acquisition", "keep_labelled", "normalise_over",
+}  # fmt: skip
 
 
 def config(bundle, stem):
@@ -82,6 +88,12 @@ def test_every_key_of_the_loop_is_its_own_or_a_stage_s(each):
 def test_an_overlay_sets_only_what_some_configuration_knows(each, overlay):
     known = {name for stem in STAGES for name in config(each, stem)}
     assert set(config(each, overlay)) - known == set()
+
+
+def test_the_papers_overlay_sets_all_of_the_protocol_whatever_stands_before_it(each):
+    overlay = config(each, "paper")
+    assert PROTOCOL - set(overlay) == set()
+    assert overlay["learning_rate_schedule"] == "constant"
 
 
 @pytest.mark.parametrize("stage", STAGES)

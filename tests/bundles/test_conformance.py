@@ -78,6 +78,29 @@ def test_metadata_that_break_the_schema_are_noticed(bundle, tmp_path):
         verify_metadata(meta_file=str(broken), filepath=str(schema))
 
 
+def test_the_metadata_say_what_the_configuration_says(bundle):
+    data = json.loads((bundle / "configs/metadata.json").read_text())["network_data_format"]
+    config = ConfigParser.load_config_file(str(bundle / "configs/inference.yaml"))
+    for of, key, channels in (("inputs", "image", "in_channels"), ("outputs", "pred", "num_classes")):
+        found = data[of][key]
+        assert (found["num_channels"], found["spatial_shape"]) == (config[channels], config["roi_size"])
+        assert [int(channel) for channel in found["channel_def"]] == list(range(config[channels]))
+
+
+def test_the_versions_of_the_metadata_are_those_that_the_tests_pass_with(bundle):
+    content = json.loads((bundle / "configs/metadata.json").read_text())
+    lines = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.lower().split("==") for line in lines if "==" in line)
+    named = {
+        "monai": content["monai_version"],
+        "torch": content["pytorch_version"],
+        "numpy": content["numpy_version"],
+        **content["required_packages_version"],
+    }
+    del named["svgd_monai"]
+    assert {name: pinned[name] for name in named} == named
+
+
 @pytest.mark.parametrize("name", ["docs/README.md", "LICENSE", "configs/logging.conf", "configs/metadata.json"])
 def test_the_bundle_has_what_the_model_zoo_asks_for(bundle, name):
     assert (bundle / name).stat().st_size > 0

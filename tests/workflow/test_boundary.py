@@ -302,8 +302,8 @@ class TestPassingThrough:
 def workflow(tmp_path):
     """A MONAI workflow of a configuration given as a dictionary."""
 
-    def make(keys, **options):
-        folder = tmp_path / "a_bundle/configs"
+    def make(keys, bundle="a_bundle", **options):
+        folder = tmp_path / bundle / "configs"
         folder.mkdir(parents=True)
         (folder / "metadata.json").write_text("{}")
         (folder / "config.yaml").write_text(yaml.safe_dump(keys))
@@ -356,6 +356,10 @@ class TestConfiguration:
         opened.initialize()
         opened.run()
         assert list(opened.parser.get_parsed_content("made")) == list(range(12))
+
+    def test_in_a_folder_that_would_become_another_one_exits(self, workflow):
+        with pytest.raises(SystemExit, match=r"^/.*/bundle#2 holds a #, which MONAI turns into ::; move the bundle\.$"):
+            workflow(ENTER, bundle="bundle#2").initialize()
 
     def test_of_a_bad_value_exits_before_the_run(self, workflow):
         with pytest.raises(SystemExit, match=r"^batch_size: 0 is below 1\.$"):
