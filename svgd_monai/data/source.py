@@ -70,7 +70,8 @@ def stage_datalist(
         cases = {*task.dataset.items, *task.bad}
         if reveal_pool and split_file is None and initial_labelled is not None:
             left = len(cases) - sum(held_out_sizes(len(cases), validation_cases, test_cases).values())
-            initial_labelled = min(initial_labelled, max(left, 1))  # all are labelled, whichever came first
+            if left > 0:
+                initial_labelled = min(initial_labelled, left)  # all are labelled, whichever came first
         sizes = (initial_labelled, validation_cases, test_cases)
         split = resolve_split(cases, split_file, seed, *sizes, search=search).without(task.bad)
         labelled = [*split.initial, *split.pool] if reveal_pool else list(split.initial)

@@ -79,7 +79,7 @@ def overview(analysis: Analysis) -> Figure:
             ls=_LINES[style // 6 % 3], marker=_MARKERS[style % len(_MARKERS)],
             markevery=np.flatnonzero(measured(lines, grid).all(0)).tolist(),
         )  # fmt: skip
-    _full_data(axis, analysis)
+    _full_data(axis, analysis)  # of all its seeds, as its label says
     axis.set_xlabel("unique labels (cases)")
     axis.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axis.set_ylabel("test Dice, mean over seeds")

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 #: Keys of a configuration that are its own machinery and not handed on.
 MACHINERY = ("_meta_", "imports", "initialize", "run", "finalize", "steps")
 _STEPS = "steps"
+_IN_BUNDLE = ("output_dir", "committee_file", "model_file")  # what lies in the bundle's folder unless it is set
 _LEFT = f"A part of the configuration, such as a hook or a handler, has ended one process of this run; {GO_ON}."
 
 
@@ -109,8 +110,12 @@ def enter() -> None:
         parser = caller.workflow.parser
         if parser.get("bundle_root", ".") == ".":
             parser["bundle_root"] = root = str(Path(caller.workflow.config_root_path).resolve().parent)
-            if "#" in root:
-                raise SettingsError(f"{root} holds a #, which MONAI turns into ::; move the bundle.")
+            within = [key for key in _IN_BUNDLE if "@bundle_root" in str(parser.get(key))]
+            if "#" in root and within:
+                raise SettingsError(
+                    f"{within[0]}: the bundle's folder {root} holds a #, which MONAI turns into ::; move the bundle, "
+                    f"or set {' and '.join(within)}."
+                )
         if caller.files:
             check_overlays(caller.files, parser.get("stages"))
         _check_typed(caller)

@@ -12,6 +12,7 @@ import gc
 import math
 import platform
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -129,36 +130,44 @@ def axes_of_growth(base: Size, full: bool) -> dict[str, list[tuple[float, Size]]
 def growth(clock: Clock, base: Size, full: bool, repeats: int, output: Path) -> None:
     """Step time along each axis, with the update's part and the exponent between neighbours; a plot of them."""
     columns, rows = ("axis", "value", "seconds", "update", "exponent", "exponent_update"), []
-    for axis, points in axes_of_growth(base, full).items():
-        before = None
-        for value, size in points:
-            ours = Ours(size, clock.device)
-            x = float(ours.particles.values.shape[1] if axis == "D" else value)
-            losses = torch.ones(size.members, device=clock.device)
+    with independent() as part:
+        for axis, points in axes_of_growth(base, full).items():
+            with part(axis):
+                for row in along(clock, axis, points, repeats):
+                    rows.append(row)
+                    keep(columns, rows, output / "growth.csv")
+        table("Growth of a step", columns, rows, output / "growth.csv")
+        if find_spec("matplotlib"):
+            draw(rows, output / "growth.png")
 
-            def update(ours: Ours = ours, losses: torch.Tensor = losses) -> None:
-                values, gradients = ours.particles.values, ours.particles.values.grad
-                gradients.fill_(1e-3)
-                direction(ours.step, values.detach(), gradients, losses)
-                ours.optimizer.step()
 
-            update()
-            times = clock.compare({"step": ours, "update": update}, repeats, warm=False)  # a trainer has run once
-            row = {
-                "axis": axis, "value": x, "seconds": median(times["step"]), "update": median(times["update"]),
-                "exponent": float("nan"), "exponent_update": float("nan"),
-            }  # fmt: skip
-            if before is not None:
-                ratio = torch.tensor(x / before["value"]).log()
-                for key, column in (("seconds", "exponent"), ("update", "exponent_update")):
-                    row[column] = float(torch.tensor(row[key] / before[key]).log() / ratio)
-            rows.append(row)
-            keep(columns, rows, output / "growth.csv")
-            before = row
-            gc.collect()
-    table("Growth of a step", columns, rows, output / "growth.csv")
-    if find_spec("matplotlib"):
-        draw(rows, output / "growth.png")
+def along(clock: Clock, axis: str, points: list[tuple[float, Size]], repeats: int) -> Iterator[dict]:
+    """A row for each point of an axis, as it is measured."""
+    before = None
+    for value, size in points:
+        ours = Ours(size, clock.device)
+        x = float(ours.particles.values.shape[1] if axis == "D" else value)
+        losses = torch.ones(size.members, device=clock.device)
+
+        def update(ours: Ours = ours, losses: torch.Tensor = losses) -> None:
+            values, gradients = ours.particles.values, ours.particles.values.grad
+            gradients.fill_(1e-3)
+            direction(ours.step, values.detach(), gradients, losses)
+            ours.optimizer.step()
+
+        update()
+        times = clock.compare({"step": ours, "update": update}, repeats, warm=False)  # a trainer has run once
+        row = {
+            "axis": axis, "value": x, "seconds": median(times["step"]), "update": median(times["update"]),
+            "exponent": float("nan"), "exponent_update": float("nan"),
+        }  # fmt: skip
+        if before is not None:
+            ratio = torch.tensor(x / before["value"]).log()
+            for key, column in (("seconds", "exponent"), ("update", "exponent_update")):
+                row[column] = float(torch.tensor(row[key] / before[key]).log() / ratio)
+        yield row
+        before = row
+        gc.collect()
 
 
 def draw(rows: list[dict], path: Path) -> None:

@@ -82,10 +82,13 @@ def test_growth_is_kept_point_by_point_and_needs_no_plot(clock, tmp_path, monkey
     monkeypatch.setattr(step, "axes_of_growth", lambda *_: {"M": [(2, size)]})
     step.growth(clock, size, False, 1, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["growth.csv"]
-    monkeypatch.setattr(step, "axes_of_growth", lambda *_: {"M": [(2, size), (0, size._replace(members=0))]})
-    with pytest.raises(Exception, match="num_particles"):
+    points = {"M": [(2, size), (0, size._replace(members=0))], "batch": [(1, size)]}
+    monkeypatch.setattr(step, "axes_of_growth", lambda *_: points)
+    with pytest.raises(SystemExit, match="failed: M"):
         step.growth(clock, size, False, 1, tmp_path / "cut off")
-    assert [row["value"] for row in read_csv(tmp_path / "cut off/growth.csv")] == ["2"]
+    assert [(row["axis"], row["value"]) for row in read_csv(tmp_path / "cut off/growth.csv")] == [
+        ("M", "2"), ("batch", "1"),
+    ]  # fmt: skip
 
 
 def test_named_ranges_are_no_kernels(monkeypatch):

@@ -167,7 +167,7 @@ def test_the_initial_set_may_be_smaller_than_asked_for_where_the_whole_pool_is_r
     assert cases(revealed.test) == cases(stage(root, cache).test)
     with pytest.raises(DataError, match=r"^initial_labelled is 7, but of 10 cases only 6 are left after "):
         stage(root, cache, initial_labelled=7)
-    with pytest.raises(DataError, match=r"^initial_labelled is 1, but of 10 cases only 0 are left after "):
+    with pytest.raises(DataError, match=r"^initial_labelled is 7, but of 10 cases only 0 are left after "):
         stage(root, cache, reveal_pool=True, initial_labelled=7, validation_cases=8)
     with pytest.raises(DataError, match=r"^initial_labelled must be at least 1, not 0\.$"):
         stage(root, cache, reveal_pool=True, initial_labelled=0)

@@ -221,7 +221,10 @@ def test_folders_may_have_names_that_mean_something_to_monai(phantoms, tmp_path)
 @pytest.mark.parametrize("name", ["two\nlines", "a\rb", "not UTF-8 \udcff"])
 def test_a_name_that_would_break_a_table_or_a_message_is_refused(name, small, studies, folder):
     """As in every other list of images."""
-    path = shutil.copy(next(iter(studies.unlabelled.values())), studies.root / f"{name}.nii.gz")
+    try:
+        path = shutil.copy(next(iter(studies.unlabelled.values())), studies.root / f"{name}.nii.gz")
+    except OSError:
+        pytest.skip("this file system takes no such name")
     with pytest.raises(DataError, match="holds control characters") as caught:
         PoolScorer(small, folder)({**studies.unlabelled, name: str(path)}, studies.labelled)
     assert str(caught.value).startswith(f"Case {name!r}: ")

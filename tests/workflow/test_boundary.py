@@ -358,8 +358,13 @@ class TestConfiguration:
         assert list(opened.parser.get_parsed_content("made")) == list(range(12))
 
     def test_in_a_folder_that_would_become_another_one_exits(self, workflow):
-        with pytest.raises(SystemExit, match=r"^/.*/bundle#2 holds a #, which MONAI turns into ::; move the bundle\.$"):
-            workflow(ENTER, bundle="bundle#2").initialize()
+        where = r"the bundle's folder /.*/bundle#2 holds a #, which MONAI turns into ::; move the bundle, or set "
+        keys = {"output_dir": "$@bundle_root + '/eval'", "model_file": "$@bundle_root + '/models/model.pt'"}
+        with pytest.raises(SystemExit, match=f"^output_dir: {where}output_dir and model_file\\.$"):
+            workflow(keys | ENTER, bundle="bundle#2").initialize()
+
+    def test_in_a_folder_that_no_path_depends_on_goes_on(self, workflow):
+        workflow({"output_dir": "elsewhere", **ENTER}, bundle="bundle#2").initialize()
 
     def test_of_a_bad_value_exits_before_the_run(self, workflow):
         with pytest.raises(SystemExit, match=r"^batch_size: 0 is below 1\.$"):
