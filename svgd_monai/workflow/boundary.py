@@ -110,12 +110,9 @@ def enter() -> None:
         parser = caller.workflow.parser
         if parser.get("bundle_root", ".") == ".":
             parser["bundle_root"] = root = str(Path(caller.workflow.config_root_path).resolve().parent)
-            within = [key for key in _IN_BUNDLE if "@bundle_root" in str(parser.get(key))]
-            if "#" in root and within:
-                raise SettingsError(
-                    f"{within[0]}: the bundle's folder {root} holds a #, which MONAI turns into ::; move the bundle, "
-                    f"or set {' and '.join(within)}."
-                )
+            if "#" in root and (within := [key for key in _IN_BUNDLE if "@bundle_root" in str(parser.get(key))]):
+                why = f"the bundle's folder {root} holds a #, which MONAI turns into ::"
+                raise SettingsError(f"{within[0]}: {why}; move the bundle, or set {' and '.join(within)}.")
         if caller.files:
             check_overlays(caller.files, parser.get("stages"))
         _check_typed(caller)
