@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from svgd_monai.errors import SvgdMonaiError
-from svgd_monai.temporaries import remove_temporaries, temporary_path
+from svgd_monai.temporaries import staging_folder
 
 PARTS = ("data_lists", "bundles")  # the bundles last: where they are, what they read is there as well
 
@@ -54,19 +54,15 @@ def copy_bundles(folder: Path) -> list[Path]:
         if os.path.lexists(folder / part):  # a link that leads nowhere, too
             raise BundlesError(f"{folder / part} is there already; give another folder, or move it away.")
     folder.mkdir(parents=True, exist_ok=True)
-    remove_temporaries(folder, folders=True)
-    staging = temporary_path(folder / ".bundles")
-    staging.mkdir()
-    try:
-        for part in PARTS:
-            ignored = shutil.ignore_patterns("models", "eval", "__pycache__")
-            shutil.copytree(source / part, staging / part, ignore=ignored)
+    with staging_folder(folder / "bundles") as staging:
+        try:
+            for part in PARTS:
+                ignored = shutil.ignore_patterns("models", "eval", "__pycache__")
+                shutil.copytree(source / part, staging / part, ignore=ignored)
+        except shutil.Error as error:  # of all files that it could not copy
+            failed = error.args[0]
+            raise BundlesError(f"{folder}: {len(failed)} of the files cannot be copied ({failed[0][-1]}).") from error
         _move(staging, folder)
-    except shutil.Error as error:  # of all files that it could not copy
-        failed = error.args[0]
-        raise BundlesError(f"{folder}: {len(failed)} of the files cannot be copied ({failed[0][-1]}).") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return sorted(path for path in (folder / "bundles").iterdir() if path.is_dir())
 
 

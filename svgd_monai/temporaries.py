@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -59,6 +60,27 @@ def remove_temporaries(folder: Path, below: str = "", folders: bool = False) -> 
             else:
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+@contextlib.contextmanager
+def staging_folder(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` in which to prepare what is then moved there; it goes at the end, whatever happens.
+
+    So does what killed processes have left of theirs.
+
+    Args:
+        target: what is to become; the folder that holds it is there.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    remove_temporaries(target.parent, folders=True)
+    staging = temporary_path(target.with_name(f".{target.name}"))
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _is_left(path: Path, process: int, machine: str) -> bool:

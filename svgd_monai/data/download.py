@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import sys
 import tarfile
 from http.client import HTTPException
@@ -17,7 +16,7 @@ from monai.apps import DecathlonDataset, download_url, extractall
 from svgd_monai.data.entries import is_file, is_folder
 from svgd_monai.errors import DataError
 from svgd_monai.files import reason
-from svgd_monai.temporaries import remove_temporaries, temporary_path
+from svgd_monai.temporaries import staging_folder
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +82,7 @@ def _download(folder: Path) -> None:
 
 
 def _fetch(folder: Path) -> None:
-    remove_temporaries(folder.parent, folders=True)
-    staging = temporary_path(folder.with_name(f".{folder.name}"))
-    staging.mkdir()
-    try:
+    with staging_folder(folder) as staging:
         # The two halves of MONAI's download_and_extract, which as a whole needs `requests` to learn the file's name.
         archive = staging / f"{folder.name}.tar"
         url, md5 = DecathlonDataset.resource[folder.name], MD5[folder.name]
@@ -100,5 +96,3 @@ def _fetch(folder: Path) -> None:
         except OSError:
             if not is_folder(folder):  # as of a machine that shares the disk but not its locks, and was first
                 raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
