@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Clock, independent, median, table
+from measuring import Clock, median, table_of_sizes
 from monai.data import DataLoader
 from monai.transforms import Compose
 from workloads import CLASSES, PAPER, Ours, Size, command_line
@@ -46,15 +46,11 @@ def fetch(batches: Iterator[dict[str, Any]], device: torch.device) -> None:
 
 def batches(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path) -> None:
     """One row for each size, augmentation and place of the volumes."""
-    rows: list[dict] = []
-    with independent() as part:
-        for name, size in sizes.items():
-            with part(name):
-                rows += measured(clock, size, name, repeats)
-                table("A batch until it lies on the device", COLUMNS, rows, output / "batches.csv")
+    title, path = "A batch until it lies on the device", output / "batches.csv"
+    table_of_sizes(title, COLUMNS, path, sizes, partial(measured, clock, repeats))
 
 
-def measured(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
+def measured(clock: Clock, repeats: int, name: str, size: Size) -> list[dict]:
     places = {"host": torch.device("cpu")} | ({} if clock.device.type == "cpu" else {"device": clock.device})
     ways: dict[str, Callable[[], object]] = {
         f"{augment}, {place}": partial(fetch, loader(size, augment, where), clock.device)

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from measuring import Clock, Streams, busy, independent, median, table
+from measuring import Clock, Streams, busy, median, table_of_sizes
 from torch import Tensor
 from workloads import PRIOR_STD, RATE, SCALE, Size, command_line, direction, network
 
@@ -100,7 +100,7 @@ def error(found: Tensor, particles: Tensor, gradients: Tensor, step: PosteriorSt
     return float(((found - exact).norm(dim=1) / exact.norm(dim=1)).max())
 
 
-def compared(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
+def compared(clock: Clock, repeats: int, name: str, size: Size) -> list[dict]:
     """Rows of a size."""
     length = sum(parameter.numel() for parameter in network(size.features).parameters())
     generator = torch.Generator().manual_seed(0)
@@ -162,12 +162,8 @@ def compared(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
 
 
 def fused(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path) -> None:
-    columns, rows = COLUMNS + (GPU_COLUMNS if clock.device.type == "cuda" else ()), []
-    with independent() as part:
-        for name, size in sizes.items():
-            with part(name):
-                rows += compared(clock, size, name, repeats)
-                table("SVGD's own, fused", columns, rows, output / "fused.csv")
+    columns = COLUMNS + (GPU_COLUMNS if clock.device.type == "cuda" else ())
+    table_of_sizes("SVGD's own, fused", columns, output / "fused.csv", sizes, partial(compared, clock, repeats))
 
 
 def main() -> None:

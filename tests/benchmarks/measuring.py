@@ -8,9 +8,10 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.autograd import DeviceType
@@ -165,3 +166,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[dict], path: Path) 
     for row in cells:
         sys.stdout.write("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + "\n")
     sys.stdout.flush()
+
+
+def table_of_sizes(
+    title: str, columns: Sequence[str], path: Path, sizes: Mapping[str, Any], measure: Callable[[str, Any], list[dict]]
+) -> None:
+    """A table of what is measured of each size, called with its name; written behind each, see :func:`independent`."""
+    rows: list[dict] = []
+    with independent() as part:
+        for name, size in sizes.items():
+            with part(name):
+                rows += measure(name, size)
+                table(title, columns, rows, path)

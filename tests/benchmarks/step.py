@@ -13,11 +13,12 @@ import math
 import platform
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from measuring import Clock, Streams, independent, keep, median, table
+from measuring import Clock, Streams, independent, keep, median, table, table_of_sizes
 from peers import peers
 from variants import variants
 from workloads import LOSS, PAPER, RATE, SMALL, STUDY, TINY, Ours, Size, direction
@@ -27,7 +28,7 @@ from svgd_monai.committee.convolution import cpu_convolutions
 from svgd_monai.committee.svgd import COLUMN_BLOCK, DEVICE_COLUMN_BLOCK
 
 
-def parts(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
+def parts(clock: Clock, repeats: int, name: str, size: Size) -> list[dict]:
     """The step's parts; one member (on a CPU at the paper's size with one item) stands for all: they run in turn."""
     items = 1 if clock.device.type == "cpu" and size == PAPER else size.batch
     ours = Ours(size._replace(batch=items), clock.device, warm=False)
@@ -101,12 +102,8 @@ def parts(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
 
 
 def all_parts(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path) -> None:
-    columns, rows = ("size", "part", "seconds", "share", "floor", "ratio"), []
-    with independent() as part:
-        for name, size in sizes.items():
-            with part(name):
-                rows += parts(clock, size, name, repeats)
-                table("Parts of a step", columns, rows, output / "parts.csv")
+    columns = ("size", "part", "seconds", "share", "floor", "ratio")
+    table_of_sizes("Parts of a step", columns, output / "parts.csv", sizes, partial(parts, clock, repeats))
 
 
 def scaled(width: int) -> tuple[int, ...]:

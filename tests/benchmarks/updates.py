@@ -11,10 +11,11 @@ over blocks of columns (``torch.cdist``), with its error.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from measuring import Clock, busy, independent, median, table
+from measuring import Clock, busy, median, table_of_sizes
 from torch import Tensor
 from variants import looped
 from workloads import Ours, Size, command_line
@@ -47,7 +48,7 @@ def error(found: Tensor, particles: Tensor) -> float:
     return float(((found - exact).abs()[apart] / exact[apart]).max())
 
 
-def measured(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
+def measured(clock: Clock, repeats: int, name: str, size: Size) -> list[dict]:
     """Rows of a size."""
     amp = clock.device.type == "cuda"
     ours = Ours(size, clock.device, amp=amp)
@@ -93,12 +94,8 @@ def measured(clock: Clock, size: Size, name: str, repeats: int) -> list[dict]:
 
 def updates(clock: Clock, sizes: dict[str, Size], repeats: int, output: Path) -> None:
     """Rows for each size: alone, busy, kernels; and the relative error of distances."""
-    rows: list[dict] = []
-    with independent() as part:
-        for name, size in sizes.items():
-            with part(name):
-                rows += measured(clock, size, name, repeats)
-                table("SVGD's own within a step", COLUMNS, rows, output / "updates.csv")
+    path = output / "updates.csv"
+    table_of_sizes("SVGD's own within a step", COLUMNS, path, sizes, partial(measured, clock, repeats))
 
 
 def main() -> None:
