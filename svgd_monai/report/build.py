@@ -63,7 +63,7 @@ def _draw(evidence: Evidence) -> Iterator[Picture]:
     names, counts = analysis.by_area, {name: len(runs) for name, runs in study.methods.items()}
     n = f"n = {span(counts[name] for name in names)} seeds per method"
     full = f" Dashed: mean of the full-data runs (n = {analysis.full_dice.size})." if analysis.full_dice.size else ""
-    shared = figures.overview_seeds(study)
+    shared = study.overview_seeds
     over = f"the seeds that all methods have ({listed(shared, 8)})" if shared else f"seeds ({n})"
     every = ", with the means over all seeds of a method" if shared else ""
     yield Picture(

@@ -19,7 +19,6 @@ from matplotlib.ticker import MaxNLocator
 from svgd_monai.report.analysis import Analysis, mean, reference_method
 from svgd_monai.report.budget import measured, on_grid
 from svgd_monai.report.run import Run
-from svgd_monai.report.study import Study
 from svgd_monai.report.text import number, shorten, span
 
 BLUE, INK, GREY = "#0072B2", "#1b1f24", "#7d868f"
@@ -59,12 +58,12 @@ class Panel:
 
 @mpl.rc_context(_STYLE)
 def overview(analysis: Analysis) -> Figure:
-    """Seed-mean test Dice of all methods against unique labels, over the seeds of :func:`overview_seeds`."""
+    """Seed-mean test Dice of all methods against unique labels, over the study's ``overview_seeds``."""
     figure = Figure(figsize=(_WIDTH, max(4.6, 0.9 + 0.19 * len(analysis.areas))))
     axis: Axes = figure.subplots()
     reference = reference_method(analysis.study)
     coloured = [name for name in analysis.areas if name != reference]  # by name: a colour stays as a study grows
-    seeds = overview_seeds(analysis.study)
+    seeds = analysis.study.overview_seeds
     for name in analysis.by_area:
         runs = analysis.study.methods[name]
         lines = [run.curve for run in runs if seeds is None or run.seed in seeds]
@@ -85,16 +84,6 @@ def overview(analysis: Analysis) -> Figure:
     axis.set_ylabel("test Dice, mean over seeds")
     figure.legend(loc="outside right upper", title="method (n seeds)", frameon=False, alignment="left")
     return figure
-
-
-def overview_seeds(study: Study) -> list[int] | None:
-    """The seeds that the overview is drawn from; None: all of each method.
-
-    Some seeds are easy, so where methods have several, but not the same, the curves are at those that all have.
-    """
-    shared = study.shared_seeds
-    uneven = any(len(runs) > len(shared) for runs in study.queried.values())
-    return shared if uneven and len(shared) > 1 else None
 
 
 @mpl.rc_context(_STYLE)

@@ -40,10 +40,15 @@ class Study:
         return {name: runs for name, runs in self.methods.items() if not runs[0].full}
 
     @property
-    def shared_seeds(self) -> list[int]:
-        """The seeds at which every method that queries was run, in order."""
+    def overview_seeds(self) -> list[int] | None:
+        """The seeds that curves of all methods are drawn from; None: all of each method.
+
+        Some seeds are easy, so where methods have several, but not the same, it is those at which all that query were
+        run.
+        """
         each = [{run.seed for run in runs} for runs in self.queried.values()]
-        return sorted(set.intersection(*each)) if each else []
+        shared = set.intersection(*each) if each else set()
+        return sorted(shared) if len(shared) > 1 and any(seeds != shared for seeds in each) else None
 
     @property
     def full_data(self) -> list[Run]:
