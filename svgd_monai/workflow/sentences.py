@@ -143,8 +143,6 @@ def _called(
     places: list[tuple[str, CodeType]], callers: Collection[tuple[str, str]], libraries: Collection[str]
 ) -> list[tuple[str, CodeType]]:
     """What ran below the last of some callers; nothing if part of it is a user's own, whose traceback tells where."""
-    last = max(
-        (number for number, (module, code) in enumerate(places) if (module, code.co_name) in callers), default=-1
-    )
-    called = places[last + 1 :] if last >= 0 else []
+    calls = [number for number, (module, code) in enumerate(places) if (module, code.co_name) in callers]
+    called = places[calls[-1] + 1 :] if calls else []
     return called if all(module.partition(".")[0] in libraries for module, _ in called) else []
