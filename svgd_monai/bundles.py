@@ -35,7 +35,7 @@ def shipped() -> Path:
 
 
 def copy_bundles(folder: Path) -> list[Path]:
-    """Copy the bundles and the data lists: all of them, or nothing.
+    """Copy the bundles and the data lists; where it fails, nothing of them stays.
 
     Args:
         folder: where to; made when missing.

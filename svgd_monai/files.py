@@ -180,7 +180,7 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     except (OSError, ValueError, csv.Error) as error:
         raise RunFolderError(f"{path} cannot be read as CSV ({reason(error)}).") from error
     if not columns:
-        raise RunFolderError(f"{path} has no header, as one that is empty; it holds no rounds, cases or other rows.")
+        raise RunFolderError(f"{path} is empty or has no header; it holds no rounds, cases or other rows.")
     if len(set(columns)) < len(columns):
         raise RunFolderError(f"{path} has two columns of the same name.")
     for line, row in rows:
