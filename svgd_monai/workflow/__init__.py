@@ -1,6 +1,7 @@
 """Where a bundle's configuration enters the package: the check of its keys, and the boundary for errors."""
 
-from svgd_monai.workflow.boundary import MACHINERY, boundary, calling_workflow, enter, evaluate_steps, run_steps
+from svgd_monai.workflow.boundary import MACHINERY, boundary, enter, evaluate_steps, run_steps
+from svgd_monai.workflow.caller import calling_workflow
 from svgd_monai.workflow.keys import KEYS
 from svgd_monai.workflow.pace import Pace, duration
 from svgd_monai.workflow.parts import note_parts

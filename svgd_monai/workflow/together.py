@@ -22,7 +22,8 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 
 from svgd_monai.errors import SettingsError
-from svgd_monai.workflow.boundary import boundary, calling_workflow
+from svgd_monai.workflow.boundary import boundary
+from svgd_monai.workflow.caller import calling_workflow
 from svgd_monai.workflow.meeting import begun, meet, meeting, part
 
 #: How long a process waits for another that lives and does not answer. One that has died is noticed at once.
