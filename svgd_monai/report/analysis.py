@@ -31,6 +31,7 @@ class Pair:
         seeds: the seeds.
         unlike: further seeds that both have, at which data or test cases differ.
         span: the label counts that their runs share; None where these are not two.
+        alone: where they share a single label count, which spans no area, that.
         differences: (n,) area of a − area of b, by seed; empty where ``span`` is None.
         test: of the areas.
         p_holm: its p-value, corrected for all pairs of the study.
@@ -49,6 +50,7 @@ class Pair:
     penalty_a: float
     penalty_b: float
     unlike: tuple[int, ...] = ()
+    alone: float | None = None
 
     @property
     def significant(self) -> bool:
@@ -102,7 +104,6 @@ class Analysis:
         span: the label counts that all methods share; None where these are not two.
         areas: (S,) for each method that queries, by seed; NaN throughout for a method of which a run has no curve.
         pairs: all pairs of methods that query, in the order of their names.
-        full_dice: (F,) final test Dice of the full-data runs that can be compared with a run that queries.
         reach: by method and share; empty without a full-data run.
     """
 
@@ -110,7 +111,6 @@ class Analysis:
     span: tuple[float, float] | None = None
     areas: dict[str, np.ndarray] = field(default_factory=dict)
     pairs: list[Pair] = field(default_factory=list)
-    full_dice: np.ndarray = field(default_factory=lambda: np.zeros(0))
     reach: dict[tuple[str, float], Reach] = field(default_factory=dict)
 
     @property
@@ -140,19 +140,15 @@ def analyse(study: Study) -> Analysis:
     pairs = [_compare(a, methods[a], b, methods[b]) for a, b in itertools.combinations(methods, 2)]
     corrected = holm(np.asarray([pair.test.p_value for pair in pairs]))
     analysis.pairs = [replace(pair, p_holm=float(p)) for pair, p in zip(pairs, corrected, strict=True)]
-    queried = [run for runs in methods.values() for run in runs]
-    full_data = [full for full in study.full_data if not queried or any(full.comparable(run) for run in queried)]
-    analysis.full_dice = np.asarray([run.final_dice for run in full_data])
-    if study.full_data:
-        for name, runs in methods.items():
-            ours, full = _at_same_seeds(runs, study.full_data)
-            if not ours:
-                continue
-            grid, dice = on_grid([run.curve for run in ours])
-            full_dice = np.asarray([run.final_dice for run in full])
-            for share in SHARES:
-                if grid.size:
-                    analysis.reach[name, share] = _reach(grid, dice, full_dice, share, ours)
+    for name, runs in methods.items():
+        ours, full = _at_same_seeds(runs, study.full_data_of(name))
+        if not ours:
+            continue
+        grid, dice = on_grid([run.curve for run in ours])
+        full_dice = np.asarray([run.final_dice for run in full])
+        paired = [run.seed for run in ours] == [run.seed for run in full]
+        for share in SHARES if grid.size else ():
+            analysis.reach[name, share] = _reach(grid, dice, full_dice, share, ours, paired)
     return analysis
 
 
@@ -203,7 +199,9 @@ def _compare(a: str, runs_a: Sequence[Run], b: str, runs_b: Sequence[Run]) -> Pa
     span = shared_range([*curves_a, *curves_b]) if seeds else None
     if span is None:
         nothing = np.zeros(0)
-        return Pair(a, b, seeds, None, nothing, paired_test(nothing, nothing), math.nan, math.nan, math.nan, unlike)
+        grid = on_grid([*curves_a, *curves_b])[0] if seeds else nothing
+        test, alone = paired_test(nothing, nothing), float(grid[0]) if grid.size else None
+        return Pair(a, b, seeds, None, nothing, test, math.nan, math.nan, math.nan, unlike, alone)
     areas_a, areas_b = (np.asarray([area(curve, *span) for curve in curves]) for curves in (curves_a, curves_b))
     grid, dice = on_grid([*curves_a, *curves_b])
     dice = dice[:, measured([*curves_a, *curves_b], grid).all(0)]  # of lines between counts nobody has a test
@@ -225,11 +223,13 @@ def _at_same_seeds(runs: Sequence[Run], others: Sequence[Run]) -> tuple[Sequence
     return [run for run in runs if run.seed in seeds], [run for run in others if run.seed in seeds]
 
 
-def _reach(grid: np.ndarray, dice: np.ndarray, full: np.ndarray, share: float, runs: Sequence[Run]) -> Reach:
+def _reach(
+    grid: np.ndarray, dice: np.ndarray, full: np.ndarray, share: float, runs: Sequence[Run], paired: bool
+) -> Reach:
     target = share * float(full.mean())
     labels = float(labels_to_reach(grid, dice.mean(0), target))
-    low, high = reach_interval(grid, dice, full, share)
+    low, high = reach_interval(grid, dice, full, share, paired=paired)
     sizes = same_size(runs, "validation"), same_size(runs, "initial", "pool")
-    last, (first, *more) = float(grid[-1]), grid.tolist()
-    ends = bool(labels == last), bool(more) and labels == first
+    last = float(grid[-1])
+    ends = bool(labels == last), bool(labels == grid[0])
     return Reach(len(runs), target, labels, low, high, last, *ends, *sizes)

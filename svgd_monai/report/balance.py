@@ -33,9 +33,15 @@ class Balances:
     kernel: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @property
+    def told(self) -> np.ndarray:
+        """(R,) whether a round tells."""
+        every = np.isfinite([self.repulsion, self.prior, self.distance, self.kernel])
+        return np.asarray(every.any(0))
+
+    @property
     def trainings(self) -> int:
         """Rounds that tell."""
-        return int(np.isfinite(self.distance).sum())
+        return int(self.told.sum())
 
     def median(self, what: str) -> float:
         """Of one of the four over the rounds that tell; NaN where none does."""

@@ -97,13 +97,14 @@ def labels_to_reach(grid: np.ndarray, dice: np.ndarray, target: np.ndarray | flo
 
 
 def reach_interval(
-    grid: np.ndarray, curves: np.ndarray, full: np.ndarray, share: float, level: float = 0.95
+    grid: np.ndarray, curves: np.ndarray, full: np.ndarray, share: float, level: float = 0.95, paired: bool = False
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the labels to reach a share of the full-data Dice, over seeds.
 
-    The seeds of the method and those of the full data are drawn independently. With S seeds there are only
-    C(2S − 1, S) different draws (10 for 3), and such intervals are too narrow: a guide, not a test. "Never" is a value
-    like any other, infinite, so quantiles are taken without interpolation, which ``scipy.stats.bootstrap`` cannot.
+    Where the method and the full data have the same seeds, a draw takes a seed of both, for the luck of a seed is that
+    of both; else the two are drawn independently. With S seeds of both there are only C(2S − 1, S) different draws (10
+    for 3), and such intervals are too narrow: a guide, not a test. "Never" is a value like any other, infinite, so
+    quantiles are taken without interpolation, which ``scipy.stats.bootstrap`` cannot.
 
     Args:
         grid: (X,) counts.
@@ -111,6 +112,7 @@ def reach_interval(
         full: (F,) full-data Dice of its seeds.
         share: of the full-data Dice, e.g. 0.95.
         level: of confidence.
+        paired: whether ``full`` is of the same seeds as ``curves``, in their order.
 
     Returns:
         lower and upper end, infinite where a draw never reaches the target; NaN with fewer than two seeds.
@@ -119,7 +121,8 @@ def reach_interval(
     if seeds < 2:
         return float("nan"), float("nan")
     rng = np.random.default_rng(0)  # the same runs give the same report
-    weights, full_weights = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in (seeds, len(full)))
+    weights, others = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in (seeds, len(full)))
+    full_weights = weights if paired else others
     reached = labels_to_reach(grid, weights @ curves, share * (full_weights @ full))
     low, high = np.quantile(reached, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     return float(low), float(high)

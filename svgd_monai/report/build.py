@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from svgd_monai.files import write_bytes, write_csv, write_text
-from svgd_monai.report import figures
+from svgd_monai.report import curve_figures, figures
 from svgd_monai.report.analysis import reference_method
 from svgd_monai.report.document import study_page
 from svgd_monai.report.evidence import Evidence, gather
 from svgd_monai.report.page import Picture, png
+from svgd_monai.report.study import Study
 from svgd_monai.report.tables import FILES
 from svgd_monai.report.text import csv_cell, listed, shorten, span
 
@@ -61,43 +62,68 @@ def _draw(evidence: Evidence) -> Iterator[Picture]:
     if not analysis.areas:
         return
     names, counts = analysis.by_area, {name: len(runs) for name, runs in study.methods.items()}
-    n = f"n = {span(counts[name] for name in names)} seeds per method"
-    full = f" Dashed: mean of the full-data runs (n = {analysis.full_dice.size})." if analysis.full_dice.size else ""
+    n = _per_method(counts[name] for name in names)
     shared = study.overview_seeds
     over = f"the seeds that all methods have ({listed(shared, 8)})" if shared else f"seeds ({n})"
     every = ", with the means over all seeds of a method" if shared else ""
     yield Picture(
-        "curves.png", png(figures.overview(analysis)),
-        f"Test Dice against unique labels, mean over {over}. Markers: counts at which all of a method's seeds "
-        f"were measured; elsewhere some seeds are interpolated between two counts.{full} "
+        "curves.png", png(curve_figures.overview(analysis)),
+        f"Test Dice against unique labels, mean over {over}. Markers: counts at which all seeds drawn of a method "
+        f"were measured; elsewhere some seeds are interpolated between two counts.{_dashed(study)} "
         f"The next figure shows the spread. File: curves.csv{every}.",
         "Learning curves of all methods against unique labels.",
     )  # fmt: skip
+    dashed = " Dashed: mean of the full-data runs, likewise." if _dashed(study) else ""
     for file, rounds, csv in (("curves_by_seed.png", False, "curves.csv"), ("curves_by_round.png", True, "rounds.csv")):
         yield Picture(
-            file, png(figures.small_multiples(analysis, rounds)),
+            file, png(curve_figures.small_multiples(analysis, rounds)),
             f"Test Dice against {'rounds' if rounds else 'unique labels'}, one plot per method ({n}). Thin: seeds; "
-            f"thick: their mean; shaded: ± 1 standard deviation; grey: means of the other methods.{full} File: {csv}.",
+            "thick: their mean; shaded: ± 1 standard deviation; grey: means of the other methods, at the method's "
+            f"seeds as far as they have them.{dashed} File: {csv}.",
             f"Learning curves against {'rounds' if rounds else 'unique labels'}, one plot per method.",
         )  # fmt: skip
     panels = _area_panels(evidence)
     if panels:
+        between, files = "", ": runs.csv"
+        if any(panel.intervals for panel in panels):
+            between = (
+                " Differences are between runs with the same seed, with the 95 % t interval of their mean, not "
+                "corrected for the number of pairs."
+            )
+            files = "s: runs.csv, differences.csv"
         yield Picture(
             "areas.png", png(figures.dot_plot(names, counts, panels)),
-            f"Areas under the budget curve by method ({n}). Dots: seeds; bars: their mean. Differences are between "
-            "runs with the same seed, with the 95 % t interval of their mean, not corrected for the number of pairs. "
-            "Files: runs.csv, differences.csv.",
+            f"Areas under the budget curve by method ({n}). Dots: seeds; bars: their mean.{between} File{files}.",
             "Areas under the budget curve by method and seed.",
         )  # fmt: skip
     if any(pair.span for pair in analysis.pairs):
         yield Picture(
             "pairwise.png", png(figures.pairwise(analysis)),
             "Left: mean difference in area of every pair. Right: penalty, the share of label counts at which the "
-            f"row's method is better than the column's ({n}). "
+            "row's method is better than the column's. "
+            f"n = {span(pair.test.seeds for pair in analysis.pairs if pair.span)}, the seeds that both have. "
             "Files: differences.csv, penalties.csv.",
             "Matrices of pairwise differences and penalties.",
         )  # fmt: skip
     yield from _draw_rounds(evidence, n)
+
+
+def _per_method(seeds: Iterable[int]) -> str:
+    found = span(seeds)
+    return f"n = {found} {'seed' if found == '1' else 'seeds'} per method"
+
+
+def _dashed(study: Study) -> str:
+    """What the dashed lines beside the curves of all methods are, and whether they are of other seeds."""
+    seeds = curve_figures.drawn_seeds(study)
+    lines = study.full_data_at(seeds, study.queried)
+    if not lines:
+        return ""
+    n = span(len(runs) for runs in lines.values())
+    each = "" if len(lines) == 1 else "; each method is measured by those that are trained as it is"
+    unlike = any({run.seed for run in runs} != seeds for runs in lines.values())
+    but = ", which are not the seeds of the curves: compare by the table of labels to reach" if unlike else ""
+    return f" Dashed: mean of the full-data runs (n = {n}){but}{each}."
 
 
 def _area_panels(evidence: Evidence) -> list[figures.Panel]:
@@ -113,8 +139,7 @@ def _area_panels(evidence: Evidence) -> list[figures.Panel]:
         intervals = {name: (p.test.low, p.test.high) for name, p in against.items()}
         differences = {name: p.differences for name, p in against.items()}
         label = f"area − area of {shorten(str(reference))}"
-        counts = {name: len(p.seeds) for name, p in against.items()}
-        panels.append(figures.Panel(label, differences, intervals, line=0.0, counts=counts))
+        panels.append(figures.Panel(label, differences, intervals, line=0.0))
     return panels
 
 

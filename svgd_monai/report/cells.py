@@ -84,7 +84,7 @@ def pivot(
     keys = list(dict.fromkeys(row[key] for row in rows))
     cells = {(row["method"], row[key]): cell(row) for row in rows}
     methods = list(dict.fromkeys(row["method"] for row in ordered(evidence, rows)))
-    counts = {name: str(len(runs)) for name, runs in evidence.study.methods.items()}
+    counts = {row["method"]: str(row.get("seeds", len(evidence.study.methods[row["method"]]))) for row in rows}
     return ["method", "n", *keys], [[m, counts[m], *(cells.get((m, k), "–") for k in keys)] for m in methods]
 
 

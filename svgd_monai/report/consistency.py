@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from svgd_monai.history import LATER_KEYS
 from svgd_monai.report.analysis import Analysis, is_curve
 from svgd_monai.report.run import Run
 from svgd_monai.report.study import Study
-from svgd_monai.report.text import listed, one_line
+from svgd_monai.report.text import listed
+from svgd_monai.report.training import all_settings, unlike_training
 
 #: Settings that say where and how a run is made, not what it is; the split itself is compared.
 NOT_COMPARED = frozenset(
@@ -21,9 +20,9 @@ NOT_COMPARED = frozenset(
 
 
 def notes(analysis: Analysis) -> list[str]:
-    """Sentences on seeds, lengths, data sets, splits and settings that differ where they should not."""
+    """Sentences on seeds, lengths, data sets, splits, trainings and settings that differ where they should not."""
     study = analysis.study
-    return [*_seeds(study), *_lengths(analysis), *_data(study), *_settings(study)]
+    return [*_seeds(study), *_lengths(analysis), *_data(study), *_trainings(study), *_settings(study)]
 
 
 def differing_settings(study: Study) -> dict[str, dict[str, str]]:
@@ -52,6 +51,13 @@ def _seeds(study: Study) -> Iterable[str]:
         yield f"These methods have a single seed, which shows no spread and allows no test: {listed(single)}."
     if methods and not study.full_data:
         yield "There is no run on the full data, so the labels needed to reach shares of its Dice are not given."
+    measured = {name: {run.seed for run in study.full_data_of(name)} for name in methods}
+    other = [name for name, seeds in measured.items() if seeds and seeds != sets[name]]
+    if other:
+        yield (
+            f"The full-data runs have other seeds than those of {listed(other, 12)}: what is compared with them is "
+            "over the seeds that both have, if there are any."
+        )
 
 
 def _lengths(analysis: Analysis) -> Iterable[str]:
@@ -86,7 +92,8 @@ def _data(study: Study) -> Iterable[str]:
             left_out = "; seeds at which two methods' differ are left out of their difference" if role == "test" else ""
             yield f"The runs have different {role} cases; their Dice cannot be compared directly{left_out}."
     queried = [run for each in study.queried.values() for run in each]
-    full = sorted({full.seed for full in study.full_data if not all(full.comparable(run) for run in queried)})
+    measures = [run for name in study.queried for run in study.full_data_of(name)]
+    full = sorted({full.seed for full in measures if not all(full.comparable(run) for run in queried)})
     if full:
         yield (
             f"The full-data runs of seed {listed(full)} have other data or test cases than some of the others; what "
@@ -99,6 +106,25 @@ def _data(study: Study) -> Iterable[str]:
     ]
     if unlike:
         yield f"At seed {listed(unlike)} the methods start from different initial sets; their runs are not true pairs."
+
+
+def _trainings(study: Study) -> Iterable[str]:
+    methods = study.queried
+    keys = unlike_training(*(runs[0] for runs in methods.values()))
+    if keys:
+        yield (
+            f"The methods are not trained alike ({listed(keys)}), so a difference between two of them may be that of "
+            "their trainings."
+        )
+    if not study.full_data:
+        return
+    alone = [name for name in methods if not study.full_data_of(name)]
+    if alone:
+        keys = unlike_training(study.full_data[0], *(methods[name][0] for name in alone))
+        yield (
+            f"No run on the full data is trained as these methods are, which are not compared with it: "
+            f"{listed(alone, 12)} (other {listed(keys)})."
+        )
 
 
 def _settings(study: Study) -> Iterable[str]:
@@ -116,22 +142,10 @@ def _values(study: Study, runs: Sequence[Run]) -> dict[str, list[str]]:
     """Distinct values of every compared key over the runs of a method."""
     found: dict[str, list[str]] = {}
     known = {key for run in study.runs for key in run.settings}
-    compared = [_compared(run, known) for run in runs]
-    for key in sorted({key for each in compared for key in each}):
+    compared = [all_settings(run, known) for run in runs]
+    for key in sorted({key for each in compared for key in each} - NOT_COMPARED):
         found[key] = list(dict.fromkeys(each.get(key, "–") for each in compared))
     return found
-
-
-def _compared(run: Run, known: Iterable[str]) -> dict[str, str]:
-    """The compared settings; of a run of an earlier version, those that it had no key for as it worked by them."""
-    components = run.record.get("components")
-    overlays: Mapping[str, Any] = components if isinstance(components, dict) else {}
-    both = {**dict.fromkeys(known), **LATER_KEYS, **run.settings, **overlays}
-    return {key: _text(value) for key, value in both.items() if key not in NOT_COMPARED}
-
-
-def _text(value: Any) -> str:
-    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _versions(run: Run) -> Mapping[str, Any]:

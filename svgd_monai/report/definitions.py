@@ -18,12 +18,14 @@ DEFINITIONS = (
     "seeds, so this helps to plan further seeds and is not a finding.",
     "Penalty (Ash et al. 2020, arXiv 1906.03671): the share of label counts at which one method is better than another "
     "by a paired t test at 5 %, uncorrected, among the counts at which all runs of both were measured.",
-    "Full-data runs: those whose setting `method` is full, or whose first round leaves no case unlabelled. Labels to "
-    "reach a share of their mean final test Dice: the least label count from which on the method's seed-mean curve "
-    "stays at or above it, among the counts at which one of its seeds was measured. Both means are over the seeds that "
-    "the method and the full data share; if they share none, over all seeds of each. The intervals come from a "
-    "percentile bootstrap over seeds with 10,000 draws. With few seeds they are too narrow (3 seeds give 10 different "
-    "draws): a guide, not a test.",
+    "Full-data runs: those whose setting `method` is full, or whose first round leaves no case unlabelled. A method is "
+    "measured by those that are trained as it is (steps, batch, learning rate, network, loss, volumes); of several, by "
+    "the method called full, or else by the one with the most seeds. Labels to reach a share of their mean final test "
+    "Dice: the least label count from which on the method's seed-mean curve stays at or above it, among the counts at "
+    "which one of its seeds was measured. Both means are over the seeds that the method and the full data share; if "
+    "they share none, over all seeds of each. The intervals come from a percentile bootstrap with 10,000 draws of "
+    "seeds, each with its run of the method and its run on the full data; where they share none, of either by itself. "
+    "With few seeds they are too narrow (3 seeds give 10 different draws): a guide, not a test.",
     "ECE (expected calibration error, Naeini et al. 2015): the gap between confidence and accuracy in ten bins of the "
     "predicted class's probability, averaged over the voxels of all test cases together, on the working grid. Most of "
     "these voxels are background. Correlation: Spearman's, over the test cases, between a case's uncertainty and "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,11 +15,20 @@ from svgd_monai.report.consistency import notes as consistency_notes
 from svgd_monai.report.power import Power, powers
 from svgd_monai.report.quality import Quality, run_quality
 from svgd_monai.report.queries import Queries, read_facts, run_queries
+from svgd_monai.report.run import Run
 from svgd_monai.report.study import Study, read_study
-from svgd_monai.report.text import count
+from svgd_monai.report.text import count, listed
 
 #: A row of a table, by column.
 Row = dict[str, Any]
+
+
+class _Told(Protocol):
+    """What the rounds of a run have told."""
+
+    @property
+    def told(self) -> np.ndarray:
+        """(R,) whether a round has."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +73,29 @@ def gather(folder: str | os.PathLike[str]) -> Evidence:
         name: [run_queries(run, facts.get(run.data_set, {}), damaged) for run in runs]
         for name, runs in study.queried.items()
     }
-    measured = [bool(np.isfinite([*q.ece, *q.correlation]).any()) for each in quality.values() for q in each]
-    counted = [q.made > 0 for each in queries.values() for q in each]
     absent = [
-        *_absent("cases.csv", "calibration and correlations leave", measured),
-        *_absent("scores.csv", "the section on the queries leaves", counted),
+        *_absent("cases.csv", "calibration and correlations leave", study.methods, quality),
+        *_absent("training.json", "what moved the committees leaves", study.methods, balances),
+        *_absent("scores.csv", "the section on the queries leaves", study.queried, queries),
     ]
     notes = [*study.notes, *damaged, *consistency_notes(analysis), *absent]
     return Evidence(analysis, quality, balances, queries, powers(analysis), notes)
 
 
-def _absent(file: str, what: str, told: Sequence[bool]) -> list[str]:
-    """A sentence on runs without a usable file of their rounds, of which ``told`` says whether there was one."""
-    without = told.count(False)
-    if not without:
-        return []
-    verb, them = ("has", "it") if without == 1 else ("have", "them")
-    return [f"{without} of {count(len(told), 'run')} {verb} no usable {file}; {what} {them} out."]
+def _absent(
+    file: str, what: str, methods: Mapping[str, Sequence[Run]], told: Mapping[str, Sequence[_Told]]
+) -> Iterator[str]:
+    """Sentences on runs that lack a usable file of their rounds, in all or in some of them."""
+    every = [(run, each.told) for name, runs in methods.items() for run, each in zip(runs, told[name], strict=True)]
+    found = [(run, rounds) for run, rounds in every if rounds.size]
+    without = sum(not rounds.any() for _, rounds in found)
+    if without:
+        verb, them = ("has", "it") if without == 1 else ("have", "them")
+        yield f"{without} of {count(len(found), 'run')} {verb} no usable {file}; {what} {them} out."
+    partly = [run.place for run, rounds in found if rounds.any() and not rounds.all()]
+    if partly:
+        verb = "has" if len(partly) == 1 else "have"
+        yield (
+            f"{len(partly)} of {count(len(found), 'run')} {verb} no usable {file} in some rounds, of which nothing is "
+            f"told: {listed(partly)}."
+        )

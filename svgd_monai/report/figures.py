@@ -1,7 +1,6 @@
-"""The plots of a study. Each says how many seeds it rests on.
+"""What the plots of a study share, and those of numbers: a line of dots per method, and matrices of pairs.
 
-Colours are Okabe & Ito's without black and yellow, told apart by the colour-blind and on white paper; line styles and
-markers tell apart what shares a colour. Names come from elsewhere, so no text is taken for mathematics.
+Each plot says how many seeds it rests on. Names come from elsewhere, so no text is taken for mathematics.
 """
 
 from __future__ import annotations
@@ -16,20 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from svgd_monai.report.analysis import Analysis, mean, reference_method
-from svgd_monai.report.budget import measured, on_grid
-from svgd_monai.report.run import Run
+from svgd_monai.report.analysis import Analysis
 from svgd_monai.report.text import number, shorten, span
 
 BLUE, INK, GREY = "#0072B2", "#1b1f24", "#7d868f"
-_COLOURS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_LINES = ("-", (0, (5, 2)), (0, (1, 1.5)))
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h")
-_WIDTH = 9.6
-_COLUMNS = 4
+WIDTH = 9.6
 #: Up to so many methods, the cells of a matrix have room for their numbers.
 _WRITTEN = 12
-_STYLE = {
+STYLE = {
     "font.family": ["DejaVu Sans"], "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.fontsize": 9,
     "xtick.labelsize": 9, "ytick.labelsize": 9, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#e6e9ed", "grid.linewidth": 0.8, "axes.axisbelow": True,
@@ -46,88 +39,19 @@ class Panel:
         values: (S,) of each method, by seed.
         intervals: lower and upper end of an interval of the mean, where there is one.
         line: where to draw a line for comparison.
-        counts: how many values of a method there are where that is another number than of its seeds.
     """
 
     label: str
     values: Mapping[str, np.ndarray]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     line: float | None = None
-    counts: Mapping[str, int] = field(default_factory=dict)
 
 
-@mpl.rc_context(_STYLE)
-def overview(analysis: Analysis) -> Figure:
-    """Seed-mean test Dice of all methods against unique labels, over the study's ``overview_seeds``."""
-    figure = Figure(figsize=(_WIDTH, max(4.6, 0.9 + 0.19 * len(analysis.areas))))
-    axis: Axes = figure.subplots()
-    reference = reference_method(analysis.study)
-    coloured = [name for name in analysis.areas if name != reference]  # by name: a colour stays as a study grows
-    seeds = analysis.study.overview_seeds
-    for name in analysis.by_area:
-        runs = analysis.study.methods[name]
-        lines = [run.curve for run in runs if seeds is None or run.seed in seeds]
-        grid, dice = on_grid(lines)
-        label = f"{shorten(name)} ({len(lines)}{f' of {len(runs)}' if len(lines) < len(runs) else ''})"
-        if name == reference:
-            axis.plot(grid, dice.mean(0), label=label, lw=2.6, color="#5b646d", zorder=3)
-            continue
-        style = coloured.index(name)
-        axis.plot(
-            grid, dice.mean(0), label=label, lw=1.6, ms=4.5, color=_COLOURS[style % 6],
-            ls=_LINES[style // 6 % 3], marker=_MARKERS[style % len(_MARKERS)],
-            markevery=np.flatnonzero(measured(lines, grid).all(0)).tolist(),
-        )  # fmt: skip
-    _full_data(axis, analysis)  # of all its seeds, as its label says
-    axis.set_xlabel("unique labels (cases)")
-    axis.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-    axis.set_ylabel("test Dice, mean over seeds")
-    figure.legend(loc="outside right upper", title="method (n seeds)", frameon=False, alignment="left")
-    return figure
-
-
-@mpl.rc_context(_STYLE)
-def small_multiples(analysis: Analysis, rounds: bool = False) -> Figure:
-    """A plot per method: its seeds thin, their mean thick, ± 1 standard deviation shaded, the other methods grey.
-
-    Args:
-        analysis: of the study.
-        rounds: against rounds in place of unique labels.
-    """
-    names = analysis.by_area
-    columns = min(_COLUMNS, len(names))
-    lines = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(max(_WIDTH * columns / _COLUMNS, 4.8), 0.5 + 2.1 * lines))
-    axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    means = {name: _curves(analysis.study.methods[name], rounds) for name in names}
-    for axis, name in zip(axes.flat, names, strict=False):
-        runs = analysis.study.methods[name]
-        for other in names:
-            if other != name:
-                axis.plot(means[other][0], means[other][1].mean(0), color="#c9cfd6", lw=0.9)
-        grid, dice = means[name]
-        alone = "o" if len(grid) == 1 else None  # a line of one point is invisible
-        for run in runs:
-            axis.plot(*_curve(run, rounds), color=BLUE, lw=0.7, alpha=0.55, marker=alone, ms=3)
-        if len(runs) > 1:
-            spread = dice.std(0, ddof=1)
-            axis.fill_between(grid, dice.mean(0) - spread, dice.mean(0) + spread, color=BLUE, alpha=0.16, lw=0)
-        axis.plot(grid, dice.mean(0), color=BLUE, lw=2.2, marker=alone, ms=6)
-        _full_data(axis, analysis, label=False)
-        axis.set_title(f"{shorten(name, 28)}, n = {len(runs)}", fontsize=9)
-        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    for axis in axes.flat[len(names) :]:
-        axis.set_axis_off()
-    for column in range(columns):  # the lowest plot of a column carries its ticks
-        axes[(len(names) - 1 - column) // columns, column].tick_params(labelbottom=True)
-    figure.supxlabel("round" if rounds else "unique labels (cases)", fontsize=10)
-    figure.supylabel("test Dice", fontsize=10)
-    return figure
-
-
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def dot_plot(names: Sequence[str], counts: Mapping[str, int], panels: Sequence[Panel]) -> Figure:
     """A line per method in each panel: its seeds as dots, their mean as a bar, an interval where there is one.
+
+    Where a panel has fewer values of a method than it has seeds, their number stands beside them.
 
     Args:
         names: the methods, the uppermost first.
@@ -135,7 +59,7 @@ def dot_plot(names: Sequence[str], counts: Mapping[str, int], panels: Sequence[P
         panels: beside one another; a method that none of them knows anything of is left out.
     """
     names = [m for m in names if any(np.isfinite(panel.values.get(m, np.zeros(0))).any() for panel in panels)]
-    figure = Figure(figsize=(_WIDTH, 1.0 + 0.36 * len(names)))
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.36 * len(names)))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     places = {name: len(names) - 1 - place for place, name in enumerate(names)}
     for axis, panel in zip(axes, panels, strict=True):
@@ -149,9 +73,9 @@ def dot_plot(names: Sequence[str], counts: Mapping[str, int], panels: Sequence[P
                 axis.plot(panel.intervals[name], [place, place], color=BLUE, lw=5, alpha=0.25, solid_capstyle="butt")
             axis.plot(known, np.full(known.size, place), "o", color=GREY, ms=4.5, alpha=0.75, mew=0)
             axis.plot([known.mean()], [place], "|", color=BLUE, ms=15, mew=2.4)
-            if panel.counts.get(name, counts[name]) != counts[name]:
+            if known.size != counts[name]:
                 axis.annotate(
-                    f"n = {panel.counts[name]}", (1, place), xycoords=axis.get_yaxis_transform(), xytext=(3, 0),
+                    f"n = {known.size}", (1, place), xycoords=axis.get_yaxis_transform(), xytext=(3, 0),
                     textcoords="offset points", va="center", fontsize=8, color=GREY, annotation_clip=False,
                 )  # fmt: skip
         if panel.line is not None:
@@ -164,7 +88,7 @@ def dot_plot(names: Sequence[str], counts: Mapping[str, int], panels: Sequence[P
     return figure
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def pairwise(analysis: Analysis) -> Figure:
     """All pairs: the mean difference in area, row − column, and the penalty matrix."""
     names = analysis.by_area
@@ -176,9 +100,9 @@ def pairwise(analysis: Analysis) -> Figure:
                 pair = analysis.pair(a, b)
                 difference[row, column], penalty[row, column] = 1000 * pair.test.mean, pair.penalty_b
                 stars[row, column] = "*" if pair.significant else ""
-    pairs = f"n = {span(pair.test.seeds for pair in analysis.pairs)}"
+    pairs = f"n = {span(pair.test.seeds for pair in analysis.pairs if pair.span)}"
     written = len(names) <= _WRITTEN
-    figure = Figure(figsize=(_WIDTH, 2.2 + (0.40 if written else 0.20) * len(names)))
+    figure = Figure(figsize=(WIDTH, 2.2 + (0.40 if written else 0.20) * len(names)))
     left, right = figure.subplots(1, 2, sharey=True)
     limit = max(float(np.nanmax(np.abs(difference), initial=0.0)), 1e-6)
     _matrix(
@@ -218,28 +142,3 @@ def _matrix(
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5  # luma of ITU-R BT.601
         colour = "white" if dark else INK
         axis.text(column, row, text((row, column)), ha="center", va="center", fontsize=size, color=colour)
-
-
-def _curve(run: Run, rounds: bool) -> tuple[np.ndarray, np.ndarray]:
-    if not rounds:
-        return run.curve
-    known = np.isfinite(run.table["test_dice"])
-    return run.table["round"][known], run.table["test_dice"][known]
-
-
-def _curves(runs: Sequence[Run], rounds: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Counts (X,) and Dice (S, X) where all seeds have one."""
-    if not rounds:
-        return on_grid([run.curve for run in runs])
-    curves = [_curve(run, rounds) for run in runs]
-    grid = curves[0][0]
-    for x, _ in curves:
-        grid = np.intersect1d(grid, x)
-    return grid, np.stack([y[np.isin(x, grid)] for x, y in curves])
-
-
-def _full_data(axis: Axes, analysis: Analysis, label: bool = True) -> None:
-    if analysis.full_dice.size:
-        value = mean(analysis.full_dice)
-        text = f"full data ({analysis.full_dice.size})" if label else None
-        axis.axhline(value, color=INK, lw=1.0, ls=(0, (4, 3)), label=text)

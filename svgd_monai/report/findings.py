@@ -116,7 +116,8 @@ def headline_labels(evidence: Evidence) -> Iterator[str]:
             targets = [f"{method} {number(r.target)} (n = {r.seeds})" for method, r in every.items()]
             yield (
                 f"The labels to reach {percent(share)} of the full-data Dice are not ranked: the methods share other "
-                f"seeds with the full data, and so have other targets: {listed(targets, _NAMED)}."
+                "seeds with the full data, or are measured by other full data, and so have other targets: "
+                f"{listed(targets, _NAMED)}."
             )
             return
         least = min(r.labels for r in reached.values())

@@ -38,9 +38,9 @@ def against_full(study: Study) -> list[AgainstFull]:
     Args:
         study: the runs.
     """
-    full = {run.seed: run for run in study.full_data}
     found = []
     for name, runs in study.queried.items():
+        full = {run.seed: run for run in study.full_data_of(name)}
         pairs = [(run, full[run.seed]) for run in runs if run.seed in full and run.comparable(full[run.seed])]
         if pairs:
             labels = np.asarray([[run.curve.labels[-1] for run in pair] for pair in pairs])

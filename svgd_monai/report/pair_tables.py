@@ -12,6 +12,7 @@ import numpy as np
 from svgd_monai.report.analysis import AREA, Analysis, Pair, mean, reference_method
 from svgd_monai.report.evidence import Evidence, Row
 from svgd_monai.report.power import DIFFERENCES
+from svgd_monai.report.text import label_count
 
 PAIRWISE = ("method_a", "method_b", "metric", "seeds", "mean_difference", "p_value", "p_holm")
 #: In place of a method's name: the spread of all methods together.
@@ -43,7 +44,8 @@ def verdict(pair: Pair) -> str:
     if not pair.seeds:
         return f"no test: {'other data or test cases' if pair.unlike else 'no seed in common'}"
     if pair.span is None:
-        return "no test: no label counts in common"
+        only = "no label count" if pair.alone is None else f"a single label count, {label_count(pair.alone)},"
+        return f"no test: {only} in common"
     if math.isnan(pair.p_holm):
         return "no test: one seed" if len(pair.seeds) == 1 else "no test: the differences do not vary"
     if not pair.significant:

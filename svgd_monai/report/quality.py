@@ -29,6 +29,11 @@ class Quality:
     correlation: np.ndarray = field(default_factory=lambda: np.zeros(0))
     cases: int = 0
 
+    @property
+    def told(self) -> np.ndarray:
+        """(R,) whether a round has given a value."""
+        return np.asarray(np.isfinite(self.ece) | np.isfinite(self.correlation))
+
 
 def run_quality(run: Run, notes: list[str]) -> Quality:
     """Measure a run's committees round by round.

@@ -47,6 +47,7 @@ class Queries:
         uncertainty_rank: likewise, of their uncertainty.
         volume_ml: mean volume of each class, by its value, over the newly queried cases, and over the whole pool.
         groups: share of each intensity group, likewise.
+        told: (R − 1,) whether a round that queried, all but the last, has a usable ``scores.csv``.
     """
 
     made: int = 0
@@ -55,6 +56,7 @@ class Queries:
     uncertainty_rank: float = math.nan
     volume_ml: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     groups: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    told: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
 
 def run_queries(run: Run, facts: Mapping[str, Facts], notes: list[str]) -> Queries:
@@ -68,7 +70,8 @@ def run_queries(run: Run, facts: Mapping[str, Facts], notes: list[str]) -> Queri
     made = redraws = 0
     new: list[str] = []
     ranks: dict[str, list[float]] = {"foreground_ml": [], "uncertainty": []}
-    for number in run.table["round"]:
+    told = np.zeros(len(run.table["round"]), bool)
+    for place, number in enumerate(run.table["round"]):
         try:
             rows = read_round(run, int(number), "scores.csv")
             queried = [row for row in rows if row["queried"] == "true"]
@@ -78,13 +81,13 @@ def run_queries(run: Run, facts: Mapping[str, Facts], notes: list[str]) -> Queri
             notes.append(unusable(run, number, "scores.csv", error))
             continue
         made, redraws, new = made + len(queried), redraws + len(queried) - len(fresh), new + fresh
+        told[place] = bool(rows)
         for column, values in found.items():
             ranks[column] += values
     pool = [facts[case] for case in run.cases("pool") if case in facts]
     chosen = [facts[case] for case in new if case in facts]
-    return Queries(
-        made, redraws, _mean(ranks["foreground_ml"]), _mean(ranks["uncertainty"]), *_compare(chosen, pool)
-    )  # fmt: skip
+    volume, uncertainty = (_mean(ranks[column]) for column in ("foreground_ml", "uncertainty"))
+    return Queries(made, redraws, volume, uncertainty, *_compare(chosen, pool), told[:-1])
 
 
 def read_facts(runs: Iterable[Run], notes: list[str]) -> dict[str, dict[str, Facts]]:

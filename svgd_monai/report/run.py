@@ -15,7 +15,7 @@ from svgd_monai.files import read_csv, read_json
 from svgd_monai.report.budget import Curve, budget_curve
 from svgd_monai.report.text import one_line
 
-RUN_FILE, CURVE_FILE = "run.json", "learning_curve.csv"
+RUN_FILE, CURVE_FILE, LEDGER_FILE = "run.json", "learning_curve.csv", "ledger.json"
 #: The name of a run on all the data (``settings.method``).
 FULL = "full"
 _REQUIRED = ("round", "unique_labels", "test_dice")
@@ -107,10 +107,10 @@ def read_run(folder: Path, place: str, notes: list[str]) -> Run:
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise RunFolderError(f"{RUN_FILE} names no seed.")
     table = read_curve(folder / CURVE_FILE)
-    labels, cases = table["unique_labels"], len(split_cases(record, "initial")) + len(split_cases(record, "pool"))
+    labels, cases = table["unique_labels"], count_cases(folder, record)
     done, asked = len(labels), settings.get("rounds")
     total = asked + 1 if isinstance(asked, int) else done
-    short = done < total and not labels[-1] == cases > 0  # a run ends early where every case is labelled
+    short = done < total and not labels[-1] >= cases > 0  # a run ends early where no case is left to label
     if record.get("finished", not short) is not True:
         raise RunFolderError(f"the run is not finished, {done} of {max(done, total)} rounds are in its curve.")
     if short:
@@ -157,6 +157,25 @@ def is_full_data(settings: Mapping[str, Any], first_labels: float, cases: int) -
         cases: cases of the initial set and the pool together; 0 where unknown.
     """
     return settings.get("method") == FULL or bool(first_labels == cases > 0)  # numpy's own is spelt otherwise in files
+
+
+def count_cases(folder: Path, record: Mapping[str, Any]) -> int:
+    """Cases that a run can label: those of its split, or where people label those that they have not declined.
+
+    Returns:
+        0 where its files do not say.
+
+    Raises:
+        RunFolderError: its ledger is damaged.
+    """
+    split = len(split_cases(record, "initial")) + len(split_cases(record, "pool"))
+    path = folder / LEDGER_FILE
+    if split or not path.is_file():
+        return split
+    ledger = read_json(path)
+    cases = ledger.get("cases") if isinstance(ledger, dict) else None
+    known = [case for case in cases.values() if isinstance(case, dict)] if isinstance(cases, dict) else []
+    return sum(bool(case.get("labelled")) or not case.get("declined") for case in known)
 
 
 def split_cases(record: Mapping[str, Any], role: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from svgd_monai.errors import RunFolderError
 from svgd_monai.files import reason
 from svgd_monai.report.run import CURVE_FILE, FULL, RUN_FILE, Run, complaint, read_run
 from svgd_monai.report.text import one_line
+from svgd_monai.report.training import unlike_training
 
 _OF_A_RUN = re.compile(r"round_\d+|tensorboard")
 
@@ -52,11 +53,44 @@ class Study:
 
     @property
     def full_data(self) -> list[Run]:
-        """The runs that set the full-data Dice: the method ``full``, else the full-data method with the most seeds."""
-        full = {name: runs for name, runs in self.methods.items() if runs[0].full}
-        if not full:
-            return []
-        return full[min(full, key=lambda name: (name != FULL, -len(full[name]), name))]
+        """The runs on the full data: of the method ``full``, else of the full-data method with the most seeds."""
+        return self._runs_of(self._foremost(self._full))
+
+    def full_data_of(self, method: str) -> list[Run]:
+        """The runs that set the full-data Dice of a method that queries: likewise, of those that are trained as it is.
+
+        Empty where none is, see :func:`~svgd_monai.report.training.unlike_training`.
+        """
+        return self._runs_of(self._full_method_of(method))
+
+    def full_data_at(self, seeds: Collection[int], methods: Iterable[str]) -> dict[str, list[Run]]:
+        """What to draw beside the curves of some methods at some seeds: by name, the full data that they have.
+
+        Its runs at these seeds, or all where it has none of them; without those that measured other data or test cases
+        than all of the methods' runs.
+        """
+        ours = list(methods)
+        runs = [run for name in ours for run in self.methods[name]]
+        found = {}
+        for name in dict.fromkeys(map(self._full_method_of, ours)):
+            alike = [full for full in self._runs_of(name) if any(full.comparable(run) for run in runs)]
+            if name is not None and alike:
+                found[name] = [run for run in alike if run.seed in seeds] or alike
+        return found
+
+    def _full_method_of(self, method: str) -> str | None:
+        ours = self.methods[method][0]
+        return self._foremost(name for name in self._full if not unlike_training(ours, self.methods[name][0]))
+
+    @property
+    def _full(self) -> list[str]:
+        return [name for name, runs in self.methods.items() if runs[0].full]
+
+    def _foremost(self, full: Iterable[str]) -> str | None:
+        return min(full, key=lambda name: (name != FULL, -len(self.methods[name]), name), default=None)
+
+    def _runs_of(self, method: str | None) -> list[Run]:
+        return [] if method is None else self.methods[method]
 
     @property
     def runs(self) -> list[Run]:

@@ -101,7 +101,8 @@ def quality(evidence: Evidence) -> list[Row]:
     """Calibration, and correlation of uncertainty with error, at the last round and in the mean over rounds."""
     rows = []
     for name, each in evidence.quality.items():
-        row: Row = {"method": name, "seeds": len(each), "test_cases": max(q.cases for q in each)}
+        known = sum(bool(q.told.any()) for q in each)
+        row: Row = {"method": name, "seeds": known, "test_cases": max(q.cases for q in each)}
         for what in ("ece", "correlation"):
             values: list[np.ndarray] = [getattr(q, what) for q in each]
             row |= _spread(f"{what}_final", [float(v[-1]) for v in values])
@@ -114,7 +115,8 @@ def balance(evidence: Evidence) -> list[Row]:
     """What moved the committees in the last validated step of their trainings, in the median over a run's rounds."""
     rows = []
     for name, each in evidence.balances.items():
-        row: Row = {"method": name, "seeds": len(each), "trainings": sum(b.trainings for b in each)}
+        known = sum(b.trainings > 0 for b in each)
+        row: Row = {"method": name, "seeds": known, "trainings": sum(b.trainings for b in each)}
         for what in ("repulsion", "prior", "distance", "kernel"):
             row |= _spread(what, [b.median(what) for b in each])
         rows.append(row)
@@ -126,7 +128,8 @@ def queries(evidence: Evidence) -> list[Row]:
     rows = []
     for name, made in evidence.queries.items():
         asked = sum(q.made for q in made)
-        row: Row = {"method": name, "seeds": len(made), "queries": asked, "redraws": sum(q.redraws for q in made),
+        known = sum(q.made > 0 for q in made)
+        row: Row = {"method": name, "seeds": known, "queries": asked, "redraws": sum(q.redraws for q in made),
                     "redraw_share": sum(q.redraws for q in made) / asked if asked else None}  # fmt: skip
         row |= _spread("predicted_volume_rank", [q.volume_rank for q in made])
         row |= _spread("uncertainty_rank", [q.uncertainty_rank for q in made])

@@ -7,7 +7,8 @@ from studies import report, rows, write_round, write_run
 
 from svgd_monai.report import figures
 from svgd_monai.report.analysis import analyse
-from svgd_monai.report.figures import Panel, dot_plot, overview, pairwise, small_multiples
+from svgd_monai.report.curve_figures import overview, small_multiples
+from svgd_monai.report.figures import Panel, dot_plot, pairwise
 from svgd_monai.report.study import read_study
 
 
@@ -135,3 +136,36 @@ def test_the_dots_of_a_report_are_the_numbers_of_its_runs(three, monkeypatch):
         low, high = against.intervals[method]
         assert values.mean() == pytest.approx(area[method] - area["svgd/random"])
         assert low < values.mean() < high
+
+
+def test_a_reference_with_one_label_count_is_seen(tmp_path, sketched):
+    for seed in range(2):
+        write_run(tmp_path / f"random_{seed}", [0.7 + 0.1 * seed], [20], seed=seed)
+        write_run(tmp_path / f"bald_{seed}", [0.6, 0.8], [17, 20], seed=seed, acquisition="bald")
+    lines = {line.get_label(): line for line in overview(analyse(read_study(tmp_path))).axes[0].lines}
+    point = lines["svgd/random (2)"]
+    assert (list(point.get_xdata()), list(point.get_ydata())) == ([20], [0.75])
+    assert point.get_marker() == "o"
+
+
+def test_a_panel_says_how_many_values_it_has_where_these_are_fewer_than_the_seeds():
+    panel = Panel("x", {"a": np.array([0.1, np.nan, 0.6]), "b": np.array([0.5, 0.4])})
+    (axis,) = dot_plot(["a", "b"], {"a": 3, "b": 2}, [panel]).axes
+    assert [each.get_text() for each in axis.texts] == ["n = 2"]
+
+
+def test_captions_count_what_their_figures_show(small):
+    other = {"dataset": {"name": "b", "fingerprint": "0"}}
+    write_run(small / "random_2", [0.58, 0.66, 0.75], seed=2, record=other)
+    content = report(small)
+    assert "row's method is better than the column's. n = 2, the seeds that both have." in content
+    assert "n = 2\n" in pairwise(analyse(read_study(small))).axes[0].get_title()
+
+
+def test_a_single_method_of_a_single_seed_has_captions_of_its_own(tmp_path, sketched):
+    write_run(tmp_path / "random_0", [0.6, 0.7, 0.8])
+    content = report(tmp_path)
+    assert (
+        "Areas under the budget curve by method (n = 1 seed per method). Dots: seeds; bars: their mean. File: "
+        "runs.csv." in content
+    )

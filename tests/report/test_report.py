@@ -654,7 +654,7 @@ def test_a_missing_folder_and_one_that_cannot_be_written_end_in_one_sentence(sma
 
 def test_the_command_says_what_it_did(small, capsys):
     main([str(small)])
-    assert capsys.readouterr().out == f"{small}/report/report.html: 9 finished runs of 3 methods, 2 notes.\n"
+    assert capsys.readouterr().out == f"{small}/report/report.html: 9 finished runs of 3 methods, 3 notes.\n"
 
 
 def test_a_report_on_forty_runs_takes_less_than_twenty_seconds(timed):
@@ -675,3 +675,62 @@ def test_a_browser_shows_the_page(big, tmp_path):
     blue = (np.abs(shown - np.array([0, 114, 178])).max(2) < 12).sum()
     assert blue > 500  # the curves of the pictures, so these are not broken
     assert math.isclose(shown.shape[1], 1100)
+
+
+def test_methods_that_share_a_single_label_count_have_no_range(tmp_path, sketched):
+    for seed in range(3):
+        write_run(tmp_path / f"random{seed}", [0.7 + 0.01 * seed], [20], seed=seed)
+        write_run(tmp_path / f"bald{seed}", [0.6, 0.8], [17, 20], seed=seed, acquisition="bald")
+        write_run(tmp_path / f"full{seed}", [0.7], [ALL], seed=seed, method="full")
+    content = report(tmp_path)
+    assert "svgd/bald against svgd/random: no test: a single label count, 20, in common." in content
+    # at a single count, fewer labels may do and nothing shows that it stays
+    assert "| svgd/random | 3 | ≤ 20† (20 to 20) |" in content
+
+
+def test_means_are_told_to_be_over_the_runs_that_have_a_value(small):
+    generator = np.random.default_rng(0)
+    for folder in small.glob("[orf]*_?"):
+        for number in range(1 if folder.name.startswith("full") else 3):
+            write_round(folder, number, generator)
+    for number in range(3):
+        for name in ("cases.csv", "training.json", "scores.csv"):
+            (small / f"ours_1/round_{number:03d}" / name).unlink()
+    (small / "random_0/round_001/cases.csv").unlink()
+    content = report(small)
+    for name in ("calibration.csv", "balance.csv", "queries.csv"):
+        seeds = {row["method"]: row["seeds"] for row in rows(small, name)}
+        assert (seeds["svgd/entropy_mi"], seeds["svgd/random"]) == ("2", "3"), name
+    assert "1 of 9 runs has no usable cases.csv; calibration and correlations leave it out." in content
+    assert "1 of 9 runs has no usable training.json; what moved the committees leaves it out." in content
+    assert "1 of 9 runs has no usable cases.csv in some rounds, of which nothing is told: random_0." in content
+
+
+def test_a_queried_cases_table_counts_the_seeds_that_it_is_made_of(small):
+    generator = np.random.default_rng(0)
+    for folder in small.glob("[or]*_?"):
+        for number in range(3):
+            write_round(folder, number, generator)
+    write_facts(small / "random_0")
+    for number in range(3):
+        (small / f"ours_1/round_{number:03d}/scores.csv").unlink()
+    content = report(small)
+    (line,) = {row["seeds"] for row in rows(small, "queried_cases.csv") if row["method"] == "svgd/entropy_mi"}
+    table = content.split("File: queried_cases.csv.")[1]
+    assert line == "2"
+    assert "| svgd/entropy_mi | 2 |" in table
+
+
+def test_a_run_of_people_ends_where_no_case_is_left_to_label(small):
+    cases = {f"c{number}": {"labelled": number < 8, "declined": None} for number in range(8)}
+    cases["c8"] = {"labelled": False, "declined": {"reason": "motion"}}
+    people = {"dataset": {"name": "people", "fingerprint": None}, "split": {}}
+    folder = write_run(small / "people", [0.6, 0.7], [5, 8], record=people, method="people")
+    record = json.loads((folder / "run.json").read_text())
+    record["settings"]["rounds"] = 6
+    write_json(folder / "run.json", record)
+    write_json(folder / "ledger.json", {"oracle": "people", "cases": cases})
+    assert "says that it is finished" not in report(small)
+    cases["c9"] = {"labelled": False, "declined": None}
+    write_json(folder / "ledger.json", {"oracle": "people", "cases": cases})
+    assert "people says that it is finished, but its curve holds 2 of 7 rounds." in report(small)
