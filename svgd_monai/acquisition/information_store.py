@@ -29,6 +29,8 @@ _LOGGER = logging.getLogger(__name__)
 #: Folder of the digitised images, beside the file.
 IMAGES = "digitised"
 _SECONDS_BETWEEN_SAVES = 60.0
+#: How mutual information is summed. Files that do not say so differ in the last bits.
+_SUMS = "whole numbers"
 
 
 class InformationStore:
@@ -54,11 +56,10 @@ class InformationStore:
         self.bins = int(settings.get("bins", 64))
         low, high = settings.get("value_range", (0.0, 1.0))
         self.value_range = (float(low), float(high))
-        self.settings: dict[str, Any] = json.loads(
-            json.dumps({**settings, "bins": self.bins, "value_range": self.value_range})
-        )
+        own: dict[str, Any] = json.loads(json.dumps({**settings, "bins": self.bins, "value_range": self.value_range}))
+        self.settings = {**own, "sums": _SUMS}
         self.computed = 0
-        self._images = DigitisedImages(self.path.parent / IMAGES, self.settings, self.bins, self.value_range)
+        self._images = DigitisedImages(self.path.parent / IMAGES, own, self.bins, self.value_range)
         self._table = self._read()
 
     def matrix(
@@ -241,10 +242,8 @@ class InformationStore:
             return PairTable()
         if header["settings"] != self.settings:
             _LOGGER.info(
-                "%s was computed with other settings (%s, now %s); it is computed again.",
-                self.path,
-                header["settings"],
-                self.settings,
-            )
+                "%s was computed with other settings (%s, now %s); it is computed again.", self.path,
+                header["settings"], self.settings,
+            )  # fmt: skip
             return PairTable()
         return PairTable(header["keys"], codes, values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,9 +136,13 @@ def mean_over_cases(results: Sequence[Sequence[float]]) -> list[float]:
 
 
 def mean_of_known(values: Sequence[float]) -> float:
-    """The mean, NaN left out; NaN where all are."""
-    known = [v for v in values if not math.isnan(v)]
-    return sum(known) / len(known) if known else math.nan
+    """The mean, NaN left out; NaN where all are.
+
+    It is rounded once, so it depends neither on the order of the values nor on how often all of them are there, as
+    where several processes validate on the same cases: of two committees that are as good, no digit makes one better.
+    """
+    known = [float(v) for v in values if not math.isnan(v)]
+    return statistics.mean(known) if known else math.nan
 
 
 def summarise_results(results: Mapping[str, CaseResult], classes: Mapping[int, str]) -> dict[str, Any]:

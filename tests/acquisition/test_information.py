@@ -23,6 +23,8 @@ from svgd_monai.acquisition import (
     is_constant,
     pairwise_mutual_information,
 )
+from svgd_monai.acquisition.information import mutual_information_of_counts
+from svgd_monai.acquisition.information_file import read_pairs, write_pairs
 from svgd_monai.acquisition.information_table import PairTable
 
 
@@ -141,6 +143,35 @@ def test_the_gpu_gives_the_same_values():
     assert on_gpu.is_cuda
     torch.testing.assert_close(on_gpu.cpu(), pairwise_mutual_information(a, b), atol=1e-12, rtol=0)
     assert is_constant(a.cuda()).is_cuda
+
+
+@pytest.mark.parametrize("voxels", [5, 18432, (1 << 21) + 8])
+def test_it_is_the_same_to_the_last_bit_either_way_round(voxels):
+    """So no result depends on which of two images came first, in a cache that runs share."""
+    images = torch.rand(12 if voxels < 1 << 20 else 3, voxels, generator=torch.Generator().manual_seed(0)) ** 2
+    images[1] = 0.5 * (images[0] + images[1])
+    found = pairwise_mutual_information(images, images)
+    assert torch.equal(found, found.T)
+
+
+def test_the_sums_of_the_largest_images_stay_within_whole_numbers():
+    """Half of 2^31 voxels in each of two cells: log 2 nats, from counts alone."""
+    counts = torch.zeros(1, 64, 64, dtype=torch.int64)
+    counts[0, 3, 5] = counts[0, 40, 60] = 1 << 30
+    assert float(mutual_information_of_counts(counts, 1 << 31)) == pytest.approx(math.log(2), abs=1e-14)
+
+
+def test_a_file_of_sums_that_depend_on_their_order_is_not_taken(path, caplog):
+    pool = Pool()
+    InformationStore(path, SETTINGS).matrix(keys(0, 1), keys(2), pool.load)
+    header, codes, values = read_pairs(path)
+    before = {key: value for key, value in header["settings"].items() if key != "sums"}
+    write_pairs(path, before, header["keys"], codes, values + 1)
+    with caplog.at_level(logging.INFO):
+        found = InformationStore(path, SETTINGS).matrix(keys(0, 1), keys(2), pool.load)
+    assert "other settings" in caplog.text
+    assert torch.equal(found, InformationStore(path.with_name("new.npz"), SETTINGS).matrix(
+        keys(0, 1), keys(2), pool.load))  # fmt: skip
 
 
 def test_exactly_independent_images_share_nothing_and_rounding_gives_no_negative_value():

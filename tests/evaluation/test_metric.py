@@ -45,3 +45,12 @@ def test_it_is_the_reports_dice_on_random_cases():
     pairs = [[torch.randint(3, (4,), generator=random).tolist() for _ in range(2)] for _ in range(20)]
     rows = [dice_per_class(torch.tensor(p), torch.tensor(t), 3) for p, t in pairs]
     assert measured(pairs) == mean_of_known(mean_over_cases(rows))  # to the last bit: either names one committee
+
+
+@pytest.mark.parametrize("copies", [2, 3, 7])
+def test_cases_that_several_processes_have_measured_give_the_same_number(copies):
+    """MONAI puts the processes' values together; a sum over n copies rounds otherwise than n times the sum."""
+    random = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        pairs = [[torch.randint(3, (4,), generator=random).tolist() for _ in range(2)] for _ in range(5)]
+        assert measured(pairs) == measured(pairs * copies) == measured(pairs[::-1])
