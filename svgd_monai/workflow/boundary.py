@@ -162,6 +162,9 @@ def _threads() -> Iterator[None]:
 
 
 def _terminate(*_: Any) -> NoReturn:
+    # A signal to the whole group ends a loader's workers too, and torch would raise, wherever the end has come to, that
+    # they are gone.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     raise _Terminated
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,6 +19,23 @@ from torch._utils import ExceptionWrapper
 from svgd_monai.committee import CommitteeTrainer, LogDiceLoss, Particles, PosteriorStep
 from svgd_monai.errors import CheckpointError, DataError, SvgdMonaiError
 from svgd_monai.workflow import boundary, calling_workflow, enter, run_steps
+
+#: A program that is reading batches with two workers.
+LOADING = """
+import time
+from torch.utils.data import DataLoader
+from svgd_monai.workflow import boundary
+
+class Slow(list):
+    def __getitem__(self, index):
+        time.sleep(0.02)
+        return index
+
+with boundary():
+    for number, _ in enumerate(DataLoader(Slow(range(3000)), num_workers=2)):
+        if number == 3:
+            print("ready", flush=True)
+"""
 
 
 def wrapped(error, times):
@@ -220,6 +238,17 @@ class TestSentence:
             terminated()
         assert caught.value.code == "Terminated; the same command goes on where this one stopped."
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    def test_of_a_termination_of_the_whole_group_says_nothing_of_a_loaders_workers(self):
+        with subprocess.Popen(
+            [sys.executable, "-c", LOADING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            process.stdout.readline()  # the workers are at work
+            os.killpg(process.pid, signal.SIGTERM)
+            _, said = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert said == "Terminated; the same command goes on where this one stopped.\n"
 
     def test_a_use_that_somebody_else_has_for_the_signal_is_left_alone(self):
         got = []
