@@ -106,8 +106,10 @@ def curve(folder):
 def outcome(folder):
     """All of a run that must not depend on when it was stopped."""
     rounds = sorted(folder.glob("round_*"))
+    trainings = [json.loads((r / "training.json").read_text()) for r in rounds]
     return {
         "curve": curve(folder),
+        "validations": [(t["step"], [(v["step"], v["val_dice"]) for v in t["validations"]]) for t in trainings],
         "queries": [json.loads(p.read_text()) for r in rounds if (p := r / "queries.json").exists()],
         "scores": [(r / "scores.csv").read_text() for r in rounds],
         "cases": [(r / "cases.csv").read_text() for r in rounds],

@@ -6,6 +6,7 @@ import copy
 import gc
 import logging
 import os
+import pydoc
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,8 @@ from monai.utils import ensure_tuple
 
 from svgd_monai.errors import SettingsError
 from svgd_monai.files import reason
-from svgd_monai.workflow import evaluate_steps, note_parts, track
+from svgd_monai.workflow import connect, enter, evaluate_steps, join, leave, note_parts, run_steps, track
+from svgd_monai.workflow.overlays import check_overlays
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,10 @@ _NO_CONFIGURATION = (AttributeError, KeyError, TypeError, UserWarning, ValueErro
 ROUND_KEYS = frozenset(
     {"round", "stage_dir", "datalist_file", "committee_file", "initial_committee", "model_file", "query"}
 )
+#: What MONAI evaluates of a configuration, in this order.
+_SECTIONS = ("initialize", "run", "finalize")
+#: What is for a whole process, whose own configuration has seen to it.
+_OF_A_PROCESS = (join, enter, connect, leave)
 
 
 def stage_files(stages: Mapping[str, str | Sequence[str]], folder: Path) -> dict[str, list[Path]]:
@@ -78,7 +84,7 @@ class Stages:
         folder: of the bundle's own files, ``train.yaml`` and its like.
 
     Raises:
-        SettingsError: a file that changes a stage sets what the loop sets.
+        SettingsError: a file that changes a stage sets what the loop sets, or a key that is misspelt or has no effect.
     """
 
     def __init__(
@@ -96,6 +102,7 @@ class Stages:
         self.overrides = dict(overrides)
         for stage, paths in self.files.items():
             self._check_reach(stage, paths[1:])
+            check_overlays(paths, folder=folder)
 
     def _check_reach(self, stage: str, further: Sequence[Path]) -> None:
         """A file that changes a stage is no place for what the loop sets in it: the loop's value would stand."""
@@ -131,20 +138,52 @@ class Stages:
         return changed
 
     def run(self, stage: str, **keys: Any) -> float:
-        """Run a stage.
+        """Run a stage as MONAI would run its configuration by itself.
 
         Returns:
             The seconds it took.
+
+        Raises:
+            SettingsError: its files do not say what to run.
         """
         began = time.monotonic()
         # Engines and their handlers refer to one another, and a stage may hold gigabytes. What was there before, every
         # imported module, need not be looked through for that.
         gc.freeze()
         try:
-            evaluate_steps(self.parser(stage, **keys))
+            self._evaluate(stage, self.parser(stage, **keys))
             gc.collect()
         finally:
             gc.unfreeze()
         seconds = time.monotonic() - began
         logger.debug("%s took %.1f s", stage, seconds)
         return seconds
+
+    def _evaluate(self, stage: str, parser: ConfigParser) -> None:
+        """Evaluate what stands under ``initialize``, ``run`` and ``finalize``; without ``run``, the steps."""
+        for section in _SECTIONS:
+            content = parser.get(section)
+            if content is None:
+                if section == "run":
+                    self._steps(stage, parser)
+                continue
+            several = isinstance(content, list)
+            for name in [f"{section}::{index}" for index in range(len(content))] if several else [section]:
+                component = _component(parser[name])
+                if component is run_steps:
+                    self._steps(stage, parser)
+                elif component not in _OF_A_PROCESS:
+                    parser.get_parsed_content(name)
+                    parser.ref_resolver.remove_resolved_content(name)
+
+    def _steps(self, stage: str, parser: ConfigParser) -> None:
+        if not isinstance(parser.get("steps"), list):
+            listed = ", ".join(map(str, self.files[stage]))
+            raise SettingsError(f"stages#{stage}: {listed} must say under run, or in a list under steps, what to run.")
+        evaluate_steps(parser)
+
+
+def _component(config: Any) -> Any:
+    """What the ``_target_`` of a configuration names; None of anything else."""
+    target = config.get("_target_") if isinstance(config, dict) else None
+    return pydoc.locate(target) if isinstance(target, str) else None

@@ -1,6 +1,7 @@
 """The YAML of both bundles: keys, defaults, and the wiring that they share."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ def each(request):
 
 def test_there_are_two_bundles():
     assert [path.name for path in BUNDLES] == ["hippocampus_mri_svgd", "pancreas_ct_svgd"]
+
+
+def test_the_configurations_are_read_in_every_locale(each):
+    """MONAI opens them in the locale's encoding."""
+    for path in (each / "configs").iterdir():
+        assert path.read_text(encoding="utf-8").isascii(), path
 
 
 def test_every_default_is_a_value_of_its_key(each):
@@ -135,11 +142,83 @@ class TestWire:
         assert wire(copy) == [path]
         assert path.read_text() == before
 
-    def test_a_key_that_the_wiring_sets_is_refused_for_it_would_be_lost(self, copy):
+    def test_a_key_above_the_line_is_the_bundles_own_and_left_out_of_the_wiring(self, copy, capsys):
         path = copy / "configs/train.yaml"
-        path.write_text("seed: 7\n" + path.read_text())
+        head, _, rest = path.read_text().partition(MARKER)
+        own = "architecture: {_target_: SegResNet, norm: &norm [a]}\nloss: {_target_: Loss, norm: *norm}\nseed: 7\n"
+        path.write_text(f"{own}{head}{MARKER}{rest}")
+        main([str(copy)])
+        main([str(copy), "--check"])
+        assert capsys.readouterr().out == ""  # nothing was replaced that the package does not know
+        text = path.read_text()
+        assert text.startswith(own + head)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # MONAI's, of a key that stands there twice
+            content = config(copy, "train")
+        assert (content.pop("architecture"), content.pop("loss"), content.pop("seed")) == (
+            {"_target_": "SegResNet", "norm": ["a"]}, {"_target_": "Loss", "norm": ["a"]}, 7
+        )  # fmt: skip
+        theirs = config(BUNDLES[0], "train")
+        assert content == {key: value for key, value in theirs.items() if key not in ("architecture", "loss", "seed")}
+        path.write_text(text.partition(MARKER)[0].removeprefix(own) + MARKER)
+        wire(copy)
+        assert path.read_text() == f"{head}{MARKER}{rest}"
+
+    def test_a_key_that_the_wiring_sets_is_refused_for_it_would_be_lost(self, copy):
+        """Where no line tells what the bundle's own keys are."""
+        path = copy / "configs/train.yaml"
+        before = path.read_text().replace(MARKER, "")
+        path.write_text(before)
+        with pytest.raises(SystemExit, match=r"train\.yaml sets imports, which the wiring sets too, and has no line"):
+            main([str(copy)])
+        path.write_text("seed: 7\n" + before.partition("imports:")[0])
         with pytest.raises(SystemExit, match=r"train\.yaml sets seed, "):
             main([str(copy)])
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_what_is_left_out_takes_nothing_else_along(self, stage):
+        text = wiring(stage)
+        content = yaml.safe_load(text)
+        comments = [line for line in text.splitlines() if line.startswith("#")]
+        for key in content:
+            less = wiring(stage, [key])
+            assert yaml.safe_load(less) == {name: value for name, value in content.items() if name != key}
+            assert [line for line in less.splitlines() if line.startswith("#")] == comments
+            assert set(less.splitlines()) <= set(text.splitlines())
+
+    def test_what_is_replaced_below_the_line_is_shown(self, copy, capsys):
+        path = copy / "configs/train.yaml"
+        before = path.read_text()
+        changed = before.replace("_target_: BasicUNet", "_target_: SegResNet").replace(
+            "\nseed: 0", "\nmine: 3\nseed: 0"
+        )
+        path.write_text(changed)
+        with pytest.raises(SystemExit, match=r"Not up to date: \S+/train\.yaml \(mine, architecture\)\."):
+            main([str(copy), "--check"])
+        assert path.read_text() == changed
+        main([str(copy)])
+        assert path.read_text() == before
+        told, *lines = capsys.readouterr().out.splitlines()
+        assert told.startswith(f"{path}: replaced below the line: mine, architecture.")
+        assert {"-mine: 3", "-  _target_: SegResNet", "+  _target_: BasicUNet"} <= set(lines)
+
+    @pytest.mark.parametrize(
+        ("head", "sentence"),
+        [
+            ("batch_size: 3\n", r"train\.yaml sets batch_size twice above the line of the wiring; leave one "),
+            ("train#trainer#amp: false\n", r"train\.yaml: train#trainer#amp has no effect above train; set the whole"),
+            ("+imports: [$import os]\n", r"train\.yaml: \+imports has no effect above imports; set the whole"),
+            ("crop#roi_size: [8, 8, 8]\n", r"train\.yaml: crop#roi_size has no effect above crop; set the whole"),
+            ("a: b: c\n", r"train\.yaml is not YAML"),
+        ],
+    )
+    def test_what_would_be_lost_above_the_line_is_refused_and_no_file_written(self, copy, head, sentence):
+        path, other = copy / "configs/train.yaml", copy / "configs/active_learning.yaml"
+        path.write_text(head + path.read_text())
+        other.write_text(other.read_text() + "more: 1\n")
+        with pytest.raises(SystemExit, match=sentence):
+            main([str(copy)])
+        assert other.read_text().endswith("more: 1\n")
 
     def test_a_check_of_a_stale_bundle_ends_with_its_name(self, copy):
         main([str(copy), "--check"])

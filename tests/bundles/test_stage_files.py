@@ -3,6 +3,7 @@
 import copy
 import gc
 import json
+import re
 import shutil
 import time
 import weakref
@@ -14,6 +15,7 @@ from printed import printed_commands, run_printed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from svgd_monai.committee import CommitteeKeeper
+from svgd_monai.errors import SettingsError
 from svgd_monai.rounds.stages import Stages, stage_files
 from svgd_monai.rounds.study.runner import Study
 
@@ -99,6 +101,19 @@ def test_the_page_s_scheduler_sets_the_rates_and_is_saved(bundle, phantom_mr, tm
     saved = torch.load(tmp_path / "training.pt", weights_only=True)
     assert saved["state"]["schedule"]["last_epoch"] == 4
     assert saved["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.001 / 16)
+
+
+def test_the_page_s_handler_that_is_given_its_trainer_serves_the_loop(bundle, at_desk, tmp_path):
+    section = (bundle / "docs/extending.md").read_text().partition("\n+initialize:\n")
+    example = f"{section[0].rpartition('```yaml')[2]}{section[1]}{section[2].partition('```')[0]}"
+    (tmp_path / "stop.yaml").write_text(
+        re.sub("score_function: .*", "score_function: '$lambda evaluator: 0.0'", example).replace("ce: 3", "ce: 1")
+    )
+    files = {"stages#train": ["train.yaml", str(tmp_path / "stop.yaml")]}
+    result = loop(bundle, tmp_path / "out", rounds=0, steps_per_round=4, validations_per_round=4, **files)
+    assert result.exit_code == 0, result.last_line
+    assert "step 2: loss" in result.stdout
+    assert "step 3: loss" not in result.stdout
 
 
 class TestOverlay:
@@ -194,6 +209,32 @@ class TestMistakes:
         assert loop(bundle, tmp_path / "out", **files).exit_code == 0
         assert committee.stat().st_mtime_ns == trained
 
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            (
+                "max_norn: 0.001\n",
+                "no configuration has the key max_norn, and nothing refers to it; did you mean max_n",
+            ),
+            ("train#inferrer: {_target_: SimpleInferer}\n", "no configuration has the key train#inferrer, and nothing"),
+            ("~step: null\n", "~step: MONAI removes no keys; to leave a component out, set it to null."),
+        ],
+    )
+    def test_a_misspelt_key_is_refused_before_anything_is_made(self, bundle, at_desk, content, told, tmp_path):
+        (tmp_path / "mine.yaml").write_text(content)
+        result = loop(bundle, tmp_path / "out", **{"stages#train": ["train.yaml", str(tmp_path / "mine.yaml")]})
+        assert result.exit_code == 1
+        assert result.last_line.startswith(f"{tmp_path / 'mine.yaml'}: {told}")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_stage_that_sets_a_key_twice_is_refused_before_anything_is_made(self, bundle, at_desk, tmp_path):
+        mine = tmp_path / "mine.yaml"
+        mine.write_text("architecture: {_target_: SegResNet}\n" + (bundle / "configs/train.yaml").read_text())
+        result = loop(bundle, tmp_path / "out", **{"stages#train": str(mine)})
+        assert result.exit_code == 1
+        assert result.last_line.startswith(f"{mine} sets architecture twice, and only the lower one would count")
+        assert not (tmp_path / "out").exists()
+
     def test_a_missing_file_is_named(self, bundle, at_desk, tmp_path):
         result = loop(bundle, tmp_path / "out", **{"stages#train": ["train.yaml", "nowhere.yaml"]})
         assert result.exit_code == 1
@@ -249,3 +290,40 @@ class TestRun:
         assert len(made) == 1
         assert made[0]() is None
         assert gc.get_freeze_count() == frozen
+
+    ENTER = "{_target_: svgd_monai.workflow.enter}"
+    STEPS = "{_target_: svgd_monai.workflow.run_steps}"
+
+    @pytest.mark.parametrize(
+        ("sections", "expected"),
+        [
+            ({"steps": "[$@note(1), $@note(2)]"}, [1, 2]),
+            ({"finalize": "[$@note(3)]", "initialize": f"[{ENTER}, $@note(0)]", "run": f"[{STEPS}]",
+              "steps": "[$@note(1)]"}, [0, 1, 3]),
+            ({"initialize": "$@note(0)", "run": "[$@note(1), $@note(1)]", "steps": "[$@note(9)]"}, [0, 1, 1]),
+            ({"run": f"[$@note(1), {STEPS}, {{_target_: '@note', value: 3}}]", "steps": "[$@note(2)]"}, [1, 2, 3]),
+            ({"initialize": "[{_target_: svgd_monai.workflow.join}, {_target_: svgd_monai.workflow.enter},"
+              "{_target_: svgd_monai.workflow.connect}]", "finalize": "[{_target_: svgd_monai.workflow.leave}]",
+              "steps": "[$@note(1)]"}, [1]),
+        ],
+    )  # fmt: skip
+    def test_a_stage_runs_as_its_configuration_by_itself(self, sections, expected, tmp_path):
+        path, noted = tmp_path / "train.yaml", []
+        path.write_text("".join(f"{section}: {content}\n" for section, content in sections.items()))
+
+        def note(value):
+            noted.append(value)
+
+        stages = Stages({"train": [path]}, {"note": note})
+        for _ in range(2):
+            stages.run("train")
+        assert noted == 2 * expected
+
+    @pytest.mark.parametrize("content", ["a: 1\n", f"run: [{STEPS}]\n", "steps: $print()\n"])
+    def test_a_stage_that_does_not_say_what_to_run_is_told_so(self, content, tmp_path):
+        path = tmp_path / "train.yaml"
+        path.write_text(content)
+        with pytest.raises(SettingsError) as caught:
+            Stages({"train": [path]}, {}).run("train")
+        sentence = f"stages#train: {path} must say under run, or in a list under steps, what to run."
+        assert str(caught.value) == sentence
