@@ -14,6 +14,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
+from svgd_monai.acquisition.cautions import warn_certain, warn_undefined
+from svgd_monai.acquisition.names import PoolNames
 from svgd_monai.acquisition.outputs import items_of, statistics_of, voxel_ml
 from svgd_monai.acquisition.reduction import MapReduction, slabs
 from svgd_monai.acquisition.score import NormaliseName, rank_cases
@@ -46,6 +48,9 @@ class AcquisitionHandler:
     Attach it to any MONAI evaluator over a pool. Nothing is kept of a case but its numbers: its maps are computed slab
     by slab, and the engine lets go of its batch and output before the next case is read and before the ranking. Where
     several processes share the pool, each ranks all of it, and the first writes.
+
+    A case goes by its item's ``case``; where a data list has none, by the name of the image's file without ``.nii`` or
+    ``.nii.gz``. What the evaluator must put out, see :func:`~svgd_monai.acquisition.outputs.statistics_of`.
 
     Args:
         folder: where the two files are written, each at once and whole.
@@ -105,6 +110,7 @@ class AcquisitionHandler:
         self.seed = seed
         self.ranking_file = ranking_file
         self.statistics = statistics
+        self._names = PoolNames()
         self.cases: list[str] = []
         self._uncertainty: list[float] = []
         self._foreground: list[float] = []
@@ -119,6 +125,7 @@ class AcquisitionHandler:
 
     def reset(self, engine: Engine) -> None:
         """Forget the last run, and remove what one that was killed has left half written."""
+        self._names = PoolNames()
         self.cases, self._uncertainty, self._foreground, self._disagreement = [], [], [], []
         if is_first():
             remove_temporaries(self.folder)
@@ -127,11 +134,12 @@ class AcquisitionHandler:
         """Take in a batch.
 
         Raises:
-            DataError: a prediction is not finite.
+            DataError: a prediction is not finite, or an item has no name, or that of another.
+            SettingsError: the evaluator puts out what has no uncertainty.
         """
         for item, statistics in zip(items_of(engine.state.batch), self.statistics(engine.state.output), strict=True):
+            self.cases.append(self._names.add(item))
             self._measure(torch.as_tensor(statistics), voxel_ml(item))
-            self.cases.append(str(item["case"]))
             if not (math.isfinite(self._uncertainty[-1]) and math.isfinite(self._disagreement[-1])):
                 raise DataError(
                     f"case {self.cases[-1]}: the prediction is not finite; its image or the committee holds values "
@@ -158,12 +166,13 @@ class AcquisitionHandler:
         _let_go(engine)
         self._gather()
         cases = tuple(self.cases)
+        warn_certain(self._uncertainty)
         labelled = torch.tensor([case in self.labelled for case in cases], dtype=torch.bool)
         source = self.information if self.strategy.uses_information else None
         information = None
         if source is not None:
             information = source(cases, sorted(self.labelled))
-            self._warn_undefined(cases, information)
+            warn_undefined(cases, information)
         view = PoolView(
             cases=cases,
             uncertainty=torch.tensor(self._uncertainty, dtype=torch.float64),
@@ -196,6 +205,7 @@ class AcquisitionHandler:
         """Put together what several processes have measured, so that each has all and ranks it alike."""
         if processes()[1] > 1:
             numbers = zip(self._uncertainty, self._foreground, self._disagreement, strict=True)
+            self._names.compare()
             found = gathered(dict(zip(self.cases, numbers, strict=True)))
             self.cases = list(found)
             columns = zip(*found.values(), strict=True) if found else ((), (), ())
@@ -218,14 +228,6 @@ class AcquisitionHandler:
             }
             for rank, index in enumerate(rank_cases(scores, view.cases, view.labelled.tolist()), start=1)
         ]
-
-    def _warn_undefined(self, cases: Sequence[str], information: Tensor) -> None:
-        undefined = [case for case, value in zip(cases, information.tolist(), strict=True) if math.isnan(value)]
-        if undefined:
-            logger.warning(
-                "mutual information is undefined for %s, whose image is constant after preprocessing: ranked last",
-                ", ".join(undefined),
-            )
 
 
 def write_ranking(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from svgd_monai.acquisition.content import CONTENT_NAMES, foreground_values, on_grid
 from svgd_monai.acquisition.information import is_constant
 from svgd_monai.acquisition.information_store import InformationStore
+from svgd_monai.acquisition.names import case_of
 from svgd_monai.errors import SettingsError
 
 #: Goes up when the same images give other values.
@@ -43,7 +44,8 @@ class PoolInformation:
     A channel that is constant in one of two images is left out of their mean.
 
     Args:
-        dataset: all images, pool and labelled; each item has ``case`` and, as ``fingerprint``, a hash of its content.
+        dataset: all images, pool and labelled; each item has a name, see :func:`~svgd_monai.acquisition.names.case_of`,
+            and, as ``fingerprint``, a hash of its content.
         store: the file that keeps the pairs.
         grid: (X, Y, Z) of the common grid; None compares the volumes as they are, which must then be of one shape (the
             paper's padded volumes).
@@ -84,8 +86,8 @@ class PoolInformation:
             "format": FORMAT,
         }
         self.store = InformationStore(store, settings)
-        self._position = {item["case"]: index for index, item in enumerate(dataset.data)}
-        self._key = {item["case"]: item.get("fingerprint", item["image"]) for item in dataset.data}
+        self._position = {case_of(item): index for index, item in enumerate(dataset.data)}
+        self._key = {case_of(item): item.get("fingerprint", item["image"]) for item in dataset.data}
         self._shape: torch.Size | None = None  # of the first image, where there is no grid
         # A single channel keeps the image's own key.
         self._suffixes = [f":{channel}" for channel in range(channels)] if channels > 1 else [""]

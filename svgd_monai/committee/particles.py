@@ -7,15 +7,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from traceback import walk_tb
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from svgd_monai.committee.architecture import check_network, check_window
 from svgd_monai.errors import SettingsError
-from svgd_monai.files import reason
 from svgd_monai.seeding import derive_seed
+
+T = TypeVar("T")
 
 
 class Particles(nn.Module):
@@ -55,10 +57,10 @@ class Particles(nn.Module):
             with _seeded(derive_seed(seed, "member", member)):
                 fresh = _reinitialised(network) if isinstance(network, nn.Module) else fresh_network(network)
             if member == 0:
-                _check_network(fresh)
+                check_network(fresh)
                 skeleton = copy.deepcopy(fresh).to("meta")
                 if window is not None:
-                    _check_window(copy.deepcopy(skeleton), window, num_classes)
+                    check_window(copy.deepcopy(skeleton), window, num_classes)
             rows.append(torch.cat([p.detach().reshape(-1).float() for p in fresh.parameters()]))
         self.values = nn.Parameter(torch.stack(rows))
         # In a tuple, for nn.Module would register it as a submodule, and its meta tensors cannot move to a device.
@@ -93,8 +95,18 @@ class Particles(nn.Module):
     def member(self, index: int, x: Tensor) -> Tensor:
         """Logits (B, C, ...) of one member whose gradient lands in place in row ``index`` of ``values.grad``.
 
+        ``values.grad`` must exist: see :meth:`zero_grad`.
+        """
+        return self.with_member(index, lambda network: cast(Tensor, network(x)))
+
+    def with_member(self, index: int, work: Callable[[nn.Module], T]) -> T:
+        """``work(network)``, where the network is a member until ``work`` returns; gradients as in :meth:`member`.
+
+        A network with activation checkpointing (``torch.utils.checkpoint``) runs parts of itself again in the backward
+        pass, so its ``backward()`` belongs into ``work``.
+
         The leaves of the graph are views of the row, and their ``.grad`` views of the gradient's row, so that a
-        ``backward()`` needs no memory of size (M, D). ``values.grad`` must exist: see :meth:`zero_grad`.
+        ``backward()`` needs no memory of size (M, D).
         """
         if self.values.grad is None:
             raise RuntimeError("call zero_grad() first: values.grad is where the members' gradients land.")
@@ -103,8 +115,8 @@ class Particles(nn.Module):
         for name, leaf in leaves.items():
             leaf.requires_grad_()
             leaf.grad = gradients[name]
-        logits: Tensor = functional_call(self._skeleton[0], leaves, (x,))
-        return logits
+        within = _Within(self._skeleton[0])
+        return cast(T, functional_call(within, {f"network.{name}": leaf for name, leaf in leaves.items()}, (work,)))
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Make ``values.grad`` zero and keep its memory (None would send the members' gradients nowhere)."""
@@ -161,6 +173,17 @@ class Particles(nn.Module):
         return module
 
 
+class _Within(nn.Module):
+    """Hands a network on while ``functional_call`` fills it, which it does for one call of a module."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, work: Callable[[nn.Module], Any]) -> Any:
+        return work(self.network)
+
+
 #: What stands between a call and a constructor that MONAI decorates, and finds the arguments that do not fit.
 _CALLS = {"monai.utils.deprecate_utils", "inspect"}
 
@@ -195,50 +218,6 @@ def _reinitialised(network: nn.Module) -> nn.Module:
             f"({missed[0]}); give Particles a callable that returns a fresh network."
         )
     return fresh
-
-
-def _check_network(network: nn.Module) -> None:
-    name = type(network).__name__
-    buffers = [buffer for buffer, _ in network.named_buffers()]
-    if buffers:
-        remedy = "use a network without them."
-        if any(buffer.rpartition(".")[2].startswith("running_") for buffer in buffers):
-            remedy = "use a normalisation without running statistics, such as instance or group normalisation."
-        raise SettingsError(f"architecture: {name} has buffers ({buffers[0]}), which particles cannot hold; {remedy}")
-    names: dict[int, str] = {}
-    for module_name, module in network.named_modules():  # each once, also where it has several names
-        for own, parameter in module.named_parameters(module_name, recurse=False, remove_duplicate=False):
-            if isinstance(parameter, nn.UninitializedParameter):
-                raise SettingsError(f"architecture: {name} has lazy parameters ({own}); give its layers their sizes.")
-            if not parameter.requires_grad:
-                raise SettingsError(f"architecture: {name} has frozen parameters ({own}); a particle must train all.")
-            if id(parameter) in names:
-                raise SettingsError(
-                    f"architecture: {name} has tied parameters ({own} is {names[id(parameter)]}), which particles "
-                    "cannot hold; let each layer have its own."
-                )
-            names[id(parameter)] = own
-    if not names:
-        raise SettingsError(f"architecture: {name} has no parameters.")
-
-
-def _check_window(skeleton: nn.Module, window: Sequence[int], num_classes: int | None) -> None:
-    """Let a network without memory work out the shapes."""
-    name, sides = type(skeleton).__name__, tuple(window[1:])
-    try:
-        with torch.no_grad():
-            logits = skeleton(torch.empty((1, *window), device="meta"))
-    except (RuntimeError, ValueError) as error:  # of convolutions and of norms, which want two voxels or more
-        if "meta" in str(error):  # an operation that needs values: no verdict
-            return
-        raise SettingsError(
-            f"roi_size: {name} cannot process a window of {sides} voxels with {window[0]} channels ({reason(error)})."
-        ) from error
-    wanted = (1, num_classes, *sides)
-    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if num_classes is not None and found != wanted:
-        hint = "; choose a roi_size whose sides its halvings divide" if found[:2] == wanted[:2] else ""
-        raise SettingsError(f"architecture: {name} must give logits of the shape {wanted}, but gives {found}{hint}.")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.transforms import Decollated
 from monai.utils.enums import CommonKeys as Keys
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from svgd_monai.committee.convolution import cpu_convolutions
@@ -65,7 +65,8 @@ class CommitteeTrainer(SupervisedTrainer):
         on_bad_particle: what becomes of a particle that is no longer finite, see
             :class:`~svgd_monai.committee.guard.ParticleGuard`: ``restore``, ``resample`` or ``stop``.
         seed: of the copies of particles.
-        amp: bfloat16 autocast (CUDA only). There is no loss scaling: it would scale the drive and not the repulsion.
+        amp: bfloat16 autocast of network and loss (CUDA only). There is no loss scaling: it would scale the drive and
+            not the repulsion.
         kwargs: further arguments of :class:`monai.engines.SupervisedTrainer`.
 
     Raises:
@@ -187,16 +188,9 @@ class CommitteeTrainer(SupervisedTrainer):
         losses, mean = torch.zeros(count, device=inputs.device), None
         for index, items, weight in shares(count, len(inputs) // (count if self.own_batches else 1), rank, ranks):
             seen, wanted = (t.chunk(count)[index][items] if self.own_batches else t[items] for t in (inputs, targets))
-            with (
-                cpu_convolutions(inputs.device),
-                torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bfloat16),
-            ):
-                logits = self.inferer(seen, partial(network.member, index))
-            loss = weight * self.loss_function(logits, wanted).mean()
-            loss.backward()
-            losses[index] = loss.detach()
+            logits, losses[index] = network.with_member(index, partial(self._descend, seen, wanted, weight))
             with torch.no_grad():
-                probability = torch.softmax(logits.detach().float(), dim=1)
+                probability = torch.softmax(logits.float(), dim=1)
                 if mean is None:
                     mean = probability.new_zeros(len(inputs), *probability.shape[1:])
                 if self.own_batches:
@@ -209,6 +203,18 @@ class CommitteeTrainer(SupervisedTrainer):
             for tensor in (network.values.grad, losses, mean):
                 dist.all_reduce(tensor)
         return losses, mean
+
+    def _descend(self, seen: Tensor, wanted: Tensor, weight: float, member: nn.Module) -> tuple[Tensor, Tensor]:
+        """A member's logits (B, C, ...) and weighted loss (), without a graph; its gradient is left where it belongs.
+
+        The loss is within autocast, as in MONAI's trainer: there it may join logits in bfloat16 with float32 weights.
+        """
+        with torch.autocast(seen.device.type, torch.bfloat16, enabled=self.bfloat16):
+            with cpu_convolutions(seen.device):
+                logits = self.inferer(seen, member)
+            loss = weight * self.loss_function(logits, wanted).mean()
+        loss.backward()
+        return logits.detach(), loss.detach()
 
 
 def _end(engine: CommitteeTrainer) -> None:

@@ -101,8 +101,8 @@ def read_images(
             relative to its folder.
         allow_outside: accept listed images that, with symbolic links followed, lie outside that folder. In a folder
             without a list, links are the user's own and may lead anywhere.
-        bad: takes the sentence of each listed image that is missing or outside, by case, which then is no error but is
-            left out; None: it is an error.
+        bad: takes the sentence of each image that is missing (in a folder, a link that leads nowhere) or outside, by
+            case, which then is no error but is left out; None: it is an error.
 
     Raises:
         DataError: there is nothing at ``path``, no image in it, or an image that it lists is missing or outside.
@@ -117,7 +117,7 @@ def read_images(
             for entry in path.iterdir()
             if entry.name.endswith(NIFTI_SUFFIXES) and not entry.name.startswith(".")
         )
-        return _distinct(path, (read_image(str(path), entry, path, allow_outside=True) for entry in entries))
+        return _distinct(path, _sound(((str(path), entry) for entry in entries), path, True, bad), bad)
     if not is_file(path):
         raise DataError(f"There is no folder, data list or image at {path}.")
     if path.name.endswith(NIFTI_SUFFIXES):

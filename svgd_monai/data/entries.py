@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unicodedata import category
@@ -17,6 +18,9 @@ Item = dict[str, str]
 Paths are absolute, and ``label`` is there only where the case has one. A case id is the image's file name without its
 ``.nii`` or ``.nii.gz``.
 """
+
+#: Bytes that file systems take in a file's name.
+_NAME_BYTES = 255
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -84,6 +88,33 @@ def find_file(where: str, name: Any, key: str, root: Path, allow_outside: bool) 
     if not allow_outside and not path.resolve().is_relative_to(root.resolve()):
         raise DataError(f"{where}: the {key} {path} lies outside the folder {root}.")
     return str(path)
+
+
+def with_room(items: Iterable[Item], ending: str, bad: dict[str, str] | None = None) -> list[Item]:
+    """The items whose names leave room for those of the files that are made of them.
+
+    Args:
+        items: the items.
+        ending: the longest that such a file has behind the case's name.
+        bad: takes the sentence of each other case; None: it is an error.
+
+    Raises:
+        DataError: a name is too long; the sentence names the image.
+    """
+    fitting, most = [], _NAME_BYTES - len(ending)
+    for item in items:
+        size = len(os.fsencode(item["case"]))
+        if size <= most:
+            fitting.append(item)
+            continue
+        words = (
+            f"The name of {item['image']} is too long: it has {size} bytes before its ending, of which {most} are the "
+            "most, because names of other files are made of it; rename the image."
+        )
+        if bad is None:
+            raise DataError(words)
+        bad[item["case"]] = words
+    return fitting
 
 
 def is_file(path: Path) -> bool:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from svgd_monai.data.check_cache import CHECKS_FILE, CaseFacts
 from svgd_monai.data.checks import check_cases
 from svgd_monai.data.datalist import read_dataset, read_images
-from svgd_monai.data.entries import Item, is_file, is_folder
+from svgd_monai.data.entries import Item, is_file, is_folder, with_room
 from svgd_monai.data.nifti import NIFTI_SUFFIXES, file_hash
 from svgd_monai.errors import DataError
 
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: What a worklist puts behind a case's name: its pre-segmentation and its uncertainty map.
 WORKLIST_SUFFIXES = ("_seg", "_uncertainty")
+#: The longest that a run has behind a case's name: the hash of a label that was accepted.
+_ENDING = f".{'0' * 12}.nii.gz"
 _FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 
 
@@ -34,7 +36,8 @@ class PeopleData:
         validation: labelled items of the team's own validation set; empty where it has none.
         test: likewise, of its test set.
         facts: what the check of each case found; empty until :meth:`checked`.
-        bad: what is wrong with each image of the pool that was left out; likewise.
+        bad: what is wrong with each image of the pool that was left out; until then, those that cannot be reached or
+            named.
     """
 
     pool: dict[str, Item]
@@ -80,9 +83,10 @@ class PeopleData:
             if case in found:
                 raise DataError(f"Case {case}: {found[case]}")
         pool = {case: item for case, item in self.pool.items() if case not in found}
+        bad = {**self.bad, **found}
         if not pool:
-            raise DataError(f"images: every image is bad; the first one: {next(iter(found.values()))}")
-        return PeopleData(pool, self.validation, self.test, facts, found)
+            raise _all_bad(bad)
+        return PeopleData(pool, self.validation, self.test, facts, bad)
 
     def fingerprint(self, case: str) -> str:
         """The hash of a case's image and, of a held-out one, of its label too."""
@@ -99,6 +103,7 @@ def find_people_data(
     validation: str | os.PathLike[str] | None = None,
     test: str | os.PathLike[str] | None = None,
     allow_outside: bool = False,
+    on_bad_case: str = "fail",
 ) -> PeopleData:
     """List the cases; no volume is read.
 
@@ -109,13 +114,15 @@ def find_people_data(
         validation: see :func:`read_labelled_folder`; None: the team has no validation set of its own.
         test: likewise.
         allow_outside: accept files that a list names outside its folder.
+        on_bad_case: ``fail``, or ``skip`` to leave images out that are missing or have too long a name.
 
     Raises:
-        DataError: a folder or an image is missing, an image has the name of another's pre-segmentation, or two sets
-            disagree about a case; the sentence begins with the key.
+        DataError: a folder or an image is missing, an image has too long a name or that of another's pre-segmentation,
+            or two sets disagree about a case; the sentence begins with the key.
     """
+    bad: dict[str, str] | None = {} if on_bad_case == "skip" else None
     with _beginning_with("images"):
-        pool = {item["case"]: item for item in read_images(images, allow_outside=allow_outside)}
+        pool = {item["case"]: item for item in read_images(images, allow_outside=allow_outside, bad=bad)}
     held = {
         key: {} if path is None else read_labelled_folder(path, key, allow_outside)
         for key, path in (("validation", validation), ("test", test))
@@ -130,6 +137,11 @@ def find_people_data(
                 raise DataError(f"{key}: the case {case} differs from the image {ours} of the same name; rename one.")
             logger.info("The case %s is in the %s set and leaves the pool.", case, key)
             del pool[case]
+    with _beginning_with("images"):
+        pool = {item["case"]: item for item in with_room(pool.values(), _ENDING, bad)}
+    left_out = {case: words for case, words in (bad or {}).items() if not any(case in each for each in held.values())}
+    if not pool and left_out:
+        raise _all_bad(left_out)
     if not pool:
         raise DataError(f"images: {images} holds no image beside those of the held-out sets.")
     for case in pool:
@@ -139,7 +151,7 @@ def find_people_data(
                     f"images: {pool[name]['image']} has the name of a file that a worklist puts beside {case}; "
                     "rename it if it is an image to label, and move it elsewhere if it is not."
                 )
-    return PeopleData(dict(sorted(pool.items())), held["validation"], held["test"])
+    return PeopleData(dict(sorted(pool.items())), held["validation"], held["test"], bad=left_out)
 
 
 def read_labelled_folder(path: str | os.PathLike[str], key: str, allow_outside: bool = False) -> dict[str, Item]:
@@ -162,6 +174,10 @@ def read_labelled_folder(path: str | os.PathLike[str], key: str, allow_outside: 
             if is_folder(root / images) and is_folder(root / labels):
                 return {item["case"]: _paired(item, root / labels) for item in read_images(root / images)}
         raise DataError(f"{root} has neither a dataset.json nor the folders images and labels.")
+
+
+def _all_bad(bad: Mapping[str, str]) -> DataError:
+    return DataError(f"images: every image is bad; the first one: {next(iter(bad.values()))}")
 
 
 @contextmanager

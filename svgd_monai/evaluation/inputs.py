@@ -9,12 +9,14 @@ from typing import Any
 
 from svgd_monai.data import checked_images, read_images, write_bad_cases
 from svgd_monai.data.datalist import taken_name
-from svgd_monai.data.entries import Item
+from svgd_monai.data.entries import Item, with_room
 from svgd_monai.errors import DataError, RunFolderError, SettingsError
 from svgd_monai.files import read_json
 
 #: Not the name of a run's list of bad cases, which holds for the rest of the run: both may lie in one folder.
 BAD_IMAGES_FILE = "inference_bad_cases.csv"
+#: The longest that a result has behind a case's name.
+_ENDING = "_uncertainty.nii.gz"
 
 
 def inference_images(
@@ -36,12 +38,12 @@ def inference_images(
             them.
 
     Raises:
-        DataError: an image (with ``skip``: each) is missing or unsound, or lies in ``output_dir``; the sentence names
-            it.
+        DataError: an image (with ``skip``: each) is missing, unsound or of too long a name, or one lies in
+            ``output_dir``; the sentence names it.
     """
     bad: dict[str, str] | None = {} if on_bad_case == "skip" else None
     output = Path(output_dir).resolve()
-    items = read_images(dataset_dir, allow_outside=allow_outside, bad=bad)
+    items = with_room(read_images(dataset_dir, allow_outside=allow_outside, bad=bad), _ENDING, bad)
     for item in items:
         if Path(item["image"]).parent.resolve() == output:
             raise DataError(

@@ -38,6 +38,10 @@ class CaseWriter:
 
     All numbers of a row are measured on the files as written, except the agreement, measured on the working grid.
 
+    A mask is of the smallest unsigned type that holds its values, so a post-processing may give the classes other
+    numbers, as ``MapLabelValued`` does. Where a mask holds a value that is none of ``classes``, nobody here knows which
+    class it stands for: the volumes of that row are empty. Numbers that are exchanged among the classes go unnoticed.
+
     Args:
         folder: where.
         classes: name of each label value, background 0 included.
@@ -71,12 +75,12 @@ class CaseWriter:
         """Write the cases of a batch, post-processed: ``pred`` (1, X, Y, Z) classes, ``uncertainty`` (1, X, Y, Z).
 
         Raises:
-            SettingsError: a volume is not on the grid of its image's file.
+            SettingsError: a volume is not on the grid of its image's file, or a mask holds fractions or values below 0.
             OSError: the file system refuses; what stood there stands.
         """
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             case, scan = str(item["case"]), str(item[Keys.IMAGE].meta["filename_or_obj"])
-            mask = output[Keys.PRED].squeeze(0).cpu().numpy().astype(np.uint8)
+            mask = _whole_numbers(output[Keys.PRED].squeeze(0).cpu().numpy(), case)
             uncertainty = output[UNCERTAINTY].squeeze(0).cpu().numpy().astype(np.float32)
             images = {"seg": volume_like(mask, scan), UNCERTAINTY: volume_like(uncertainty, scan)}
             for name, image in images.items():
@@ -102,13 +106,27 @@ class CaseWriter:
 
     def _row(self, mask: NDArray[Any], uncertainty: NDArray[Any], voxel_ml: float) -> dict[str, Any]:
         inside = uncertainty[mask > 0]
+        voxels = {name: np.count_nonzero(mask == value) for value, name in self.classes.items()}
+        known = sum(voxels.values()) == inside.size
         row: dict[str, Any] = {
-            f"volume_ml_{name}": float(np.count_nonzero(mask == value)) * voxel_ml
-            for value, name in self.classes.items()
+            f"volume_ml_{name}": float(count) * voxel_ml if known else None for name, count in voxels.items()
         }
         row["uncertainty"] = float(uncertainty.mean(dtype=np.float64))
         row["uncertainty_foreground"] = float(inside.mean(dtype=np.float64)) if inside.size else None
         return row
+
+
+def _whole_numbers(values: NDArray[Any], case: str) -> NDArray[Any]:
+    """The values in the smallest unsigned type that holds them."""
+    low, high = values.min(), values.max()
+    if low >= 0 and float(high) < 2.0**64:
+        mask = values.astype(np.min_scalar_type(int(high)))
+        if np.array_equal(mask, values):
+            return mask
+    raise SettingsError(
+        f"postprocessing: the segmentation of case {case} holds values from {low:g} to {high:g} that are not all whole "
+        "numbers from 0; it must end with one class a voxel."
+    )
 
 
 def volume_like(values: NDArray[Any], scan: str | os.PathLike[str]) -> Any:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 import matplotlib as mpl
@@ -19,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from svgd_monai.files import read_csv, read_json, write_text
 from svgd_monai.report.figures import BLUE
 from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Picture, Table, png
-from svgd_monai.report.text import count, number
+from svgd_monai.report.text import count, number, one_line
 
 PAGE_FILE = "report.html"
 _MEASURES = (("test_dice", "test", BLUE, "o"), ("val_dice", "validation, on the working grid", "#D55E00", "s"))
@@ -40,8 +42,36 @@ def write_run_page(folder: str | os.PathLike[str]) -> Path:
     ledger = read_json(root / "ledger.json")
     curve = read_csv(root / "learning_curve.csv") if (root / "learning_curve.csv").is_file() else []
     page = Page(f"Labelling in {root.absolute().name}")
-    page.add(*_advice(root, len(curve)), *_curve(root, curve), *_worklist(root, ledger), *_ledger(ledger))
+    rounds = _rounds(root)
+    page.add(*_advice(root, len(curve)), *_curve(curve, rounds), *_worklist(root, ledger), *_ledger(ledger, rounds))
     return write_text(root / PAGE_FILE, page.html())
+
+
+def progress(states: Sequence[str]) -> str:
+    """How far a worklist has come.
+
+    Args:
+        states: of its cases, each ``labelled``, ``declined``, ``held out`` or ``to do``.
+    """
+    found = Counter(states)
+    apart = f"{found['held out']} held out, " if found["held out"] else ""
+    return (
+        f"{count(len(states), 'case')}: {found['labelled']} labelled, {found['declined']} declined, "
+        f"{apart}{found['to do']} to do."
+    )
+
+
+def inexact(cases: Sequence[str]) -> list[Block]:
+    """A word on the names that a page cannot show as they are, where there are any: of two blanks it shows one."""
+    odd = [one_line(case) for case in cases if one_line(case) != case]
+    if not odd:
+        return []
+    return [
+        Paragraph(
+            "Copy these names from the column save_as of worklist.csv, because they hold blanks or characters that "
+            f"cannot be shown here: {', '.join(odd)}."
+        )
+    ]
 
 
 def learning_figure(curve: Sequence[Mapping[str, str]], validating: Sequence[frozenset[str]]) -> Figure:
@@ -90,19 +120,37 @@ def _advice(root: Path, rounds: int) -> list[Block]:
     return [Heading("Advice"), Paragraph(told if newest is None else newest.read_text(encoding="utf-8"))]
 
 
-def _validating(folder: Path) -> frozenset[str]:
-    """The validation cases of a round; none where its data list is gone."""
-    file = folder / "datalist.json"
-    return frozenset(str(item["case"]) for item in read_json(file)["validation"]) if file.is_file() else frozenset()
+@dataclass(frozen=True)
+class _Rounds:
+    """What the data lists of the rounds that have begun say.
+
+    Attributes:
+        validating: the validation cases of each.
+        since: the first that trains or validates on a label, by the name of its file.
+    """
+
+    validating: dict[int, frozenset[str]]
+    since: dict[str, int]
 
 
-def _curve(root: Path, curve: Sequence[Mapping[str, str]]) -> list[Block]:
+def _rounds(root: Path) -> _Rounds:
+    rounds = _Rounds({}, {})
+    found = ((path.parent.name.removeprefix("round_"), path) for path in root.glob("round_*/datalist.json"))
+    for round_number, file in sorted((int(digits), path) for digits, path in found if digits.isdecimal()):
+        content = read_json(file)
+        rounds.validating[round_number] = frozenset(str(item["case"]) for item in content["validation"])
+        for item in (*content["training"], *content["validation"]):
+            rounds.since.setdefault(PurePath(item["label"]).name, round_number)
+    return rounds
+
+
+def _curve(curve: Sequence[Mapping[str, str]], rounds: _Rounds) -> list[Block]:
     if not curve:
         return []
     blocks: list[Block] = [Heading("Learning curve")]
     measured = any(row[column] for row in curve for column, *_ in _MEASURES)
     if measured:
-        picture = png(learning_figure(curve, [_validating(root / f"round_{row['round']:0>3}") for row in curve]))
+        picture = png(learning_figure(curve, [rounds.validating.get(int(row["round"]), frozenset()) for row in curve]))
         caption = (
             "Mean foreground Dice against labels. Small numbers: how many validation cases there are. The line breaks "
             "where the validation set grows, because Dice on different sets cannot be compared."
@@ -127,7 +175,8 @@ def _worklist(root: Path, ledger: Record) -> list[Block]:
     ]  # fmt: skip
     blocks: list[Block] = [
         Heading(f"Worklist {newest}"),
-        Table(f"{count(len(entries), 'case')} to label.", ["rank", "case", "annotators", "state", "why"], rows),
+        Table(progress([row[3] for row in rows]), ["rank", "case", "annotators", "state", "why"], rows),
+        *inexact([entry["case"] for entry in entries]),
     ]
     folder = root / "worklist" / f"round_{newest:03d}"
     for entry in entries:
@@ -137,7 +186,7 @@ def _worklist(root: Path, ledger: Record) -> list[Block]:
     return blocks
 
 
-def _ledger(ledger: Record) -> list[Block]:
+def _ledger(ledger: Record, rounds: _Rounds) -> list[Block]:
     cases: Mapping[str, Record] = ledger["cases"]
     labelled = {case: record for case, record in cases.items() if record["labelled"]}
     declined = {case: record["declined"] for case, record in cases.items() if record["declined"]}
@@ -151,7 +200,7 @@ def _ledger(ledger: Record) -> list[Block]:
     if labelled:
         columns = ["case", "role", "since round", "annotator", "accepted (UTC)", "ml", "corrected voxels",
                    "redrawn surface voxels", "Dice with pre-segmentation", "minutes"]  # fmt: skip
-        rows = [row for case, record in labelled.items() for row in _labels(case, record)]
+        rows = [row for case, record in labelled.items() for row in _labels(case, record, rounds.since)]
         blocks.append(Table("Every label that was accepted, by case and oldest first.", columns, rows))
     agreed = [[case, *_agreement(record["agreement"])] for case, record in cases.items() if record["agreement"]]
     if agreed:
@@ -163,16 +212,18 @@ def _ledger(ledger: Record) -> list[Block]:
     return blocks
 
 
-def _labels(case: str, record: Record) -> list[list[str]]:
-    minutes = record["minutes"]
-    return [
-        [case, record["role"], _plain(record["labelled_in_round"]), _plain(label["annotator"]),
-         label["time"][:16].replace("T", " "), number(sum(label["volume_ml"].values()), 2),
-         _plain(label["corrected_voxels"]), _plain(label["corrected_surface_voxels"]),
-         number(label["presegmentation_dice"], 3),
-         _plain(minutes.get(f"{label['slot']}/{case}", minutes.get(case)))]
-        for label in record["labels"]
-    ]  # fmt: skip
+def _labels(case: str, record: Record, since: Mapping[str, int]) -> list[list[str]]:
+    minutes, rows = dict(record["minutes"]), []
+    for label in record["labels"]:
+        own = f"{label['slot']}/{case}"
+        took = minutes.pop(own if own in minutes else case, None)  # told once, for the oldest label that they can be of
+        rows.append(
+            [case, record["role"], _plain(since.get(PurePath(label["file"]).name)), _plain(label["annotator"]),
+             label["time"][:16].replace("T", " "), number(sum(label["volume_ml"].values()), 2),
+             _plain(label["corrected_voxels"]), _plain(label["corrected_surface_voxels"]),
+             number(label["presegmentation_dice"], 3), _plain(took)]
+        )  # fmt: skip
+    return rows
 
 
 def _agreement(found: Record) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from svgd_monai.files import read_json
+from svgd_monai.report.text import count
 from svgd_monai.rounds.curve import TIMES_FILE, disagreement
 from svgd_monai.rounds.run_folder import RunFolder
 from svgd_monai.workflow import duration
@@ -43,19 +44,21 @@ def log_round(folder: RunFolder, row: Mapping[str, Any], rounds: int | None = No
         )
 
 
-def log_end(folder: RunFolder, number: int, rounds: int) -> None:
+def log_end(folder: RunFolder, number: int, rounds: int, cause: str = "every case of it is labelled") -> None:
     """How the run has ended.
 
     Args:
         folder: the run's.
         number: the last round.
         rounds: those that were asked for.
+        cause: why the pool gives no more, where the last round is an earlier one.
     """
     if number < rounds:
         logger.info(
-            "The pool is exhausted: after %d rounds every case of it is labelled. %d further rounds were not run.",
-            number,
-            rounds - number,
+            "The pool is exhausted: after %s %s. %s not run.",
+            count(number, "round"),
+            cause,
+            count(rounds - number, "further round was", "further rounds were"),
         )
     nothing_left = disagreement(folder.round(number)) is None  # and ranking.csv is empty
     logger.info(

@@ -23,7 +23,7 @@ _FILE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, 
 #: What calls a component: MONAI, and the committee for each of its members.
 _MAKERS = frozenset({("monai.utils.module", "instantiate"), ("svgd_monai.committee.particles", "fresh_network")})
 #: What calls the loss, and where those that are not a user's own lie.
-_TRAINS = ("svgd_monai.committee.trainer", "_gradients")
+_TRAINS = ("svgd_monai.committee.trainer", "_descend")
 _LOSSES = re.compile(r"(monai\.losses|torch\.nn\.modules\.loss|svgd_monai\.committee\.loss)(\.|$)")
 _IN_TRACEBACK = re.compile(rf"^{SvgdMonaiError.__module__}\.\w+: (.+)$", re.MULTILINE)
 

@@ -2,15 +2,19 @@
 
 import json
 import logging
+import math
 
 import pytest
 import torch
 from ignite.engine import Engine
-from monai.data import MetaTensor
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.engines import SupervisedEvaluator
+from monai.transforms import Activationsd, AsDiscreted
 
 from svgd_monai.acquisition import AcquisitionHandler, PoolInformation
+from svgd_monai.acquisition.names import PoolNames
 from svgd_monai.acquisition.outputs import statistics_of, voxel_ml
-from svgd_monai.errors import DataError
+from svgd_monai.errors import DataError, SettingsError
 from svgd_monai.files import read_csv
 from svgd_monai.statistics import summarise
 
@@ -37,6 +41,164 @@ def test_a_batched_output_of_unlabelled_cases_is_taken_by_its_predictions_alone(
     assert torch.equal(statistics_of({"statistics": found[0][None], "label": None})[0], found[0])
     with pytest.raises(ValueError, match=r"neither statistics nor predictions, only \['label'\]"):
         statistics_of({"label": None})
+
+
+def probabilities_of(prediction):
+    """The mean probabilities, (C, ...), that are taken from a prediction (C, ...)."""
+    return statistics_of([{"pred": prediction}])[0][:-2]
+
+
+def logits(channels, seed=0, scale=1.0):
+    return scale * torch.randn(channels, 4, 5, 6, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 20.0])
+def test_a_sigmoid_of_one_channel_is_the_probability_of_the_foreground(scale):
+    foreground = logits(1, scale=scale).sigmoid()
+    both = torch.cat([1 - foreground, foreground])
+    assert torch.equal(probabilities_of(foreground), both)
+    assert torch.equal(probabilities_of(foreground.half()), probabilities_of(foreground.half().float()))
+    members = {f"pred_{number}": logits(1, number).sigmoid() for number in range(3)}
+    found = statistics_of([members])[0]
+    expected = torch.stack([torch.cat([1 - p, p]) for p in members.values()])[:, None]
+    torch.testing.assert_close(found, summarise(expected)[0])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_sigmoid_that_is_sure_everywhere_is_one_still(value):
+    prediction = torch.full((1, 4, 5, 6), value)
+    assert torch.equal(probabilities_of(prediction), torch.cat([1 - prediction, prediction]))
+
+
+def blended(probability):
+    """As windows leave it: sums and bounds are met up to rounding."""
+    return probability + 1e-7 * torch.randn(probability.shape, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 200.0])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_probabilities_of_several_classes_are_taken_as_they_are(kind, scale):
+    probability = logits(3, scale=scale).softmax(0)
+    torch.testing.assert_close(probabilities_of(probability.to(kind)), probability.to(kind).float(), rtol=0, atol=0)
+    found = statistics_of([{"pred": blended(probability)}])[0]
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[:-2], probability, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [logits(2), logits(3, scale=0.1), logits(2, scale=30.0), logits(3) + 100, torch.zeros(3, 4, 5, 6)],
+)
+def test_logits_of_several_classes_become_their_softmax(prediction):
+    torch.testing.assert_close(probabilities_of(prediction), prediction.softmax(0))
+
+
+MASK = (logits(1) > 0).float()
+NO_UNCERTAINTY = {
+    "logits of one channel": (logits(1, scale=5.0), r"Activationsd\(keys='pred', sigmoid=True\)"),
+    "an argmax": (MASK, "one channel of whole numbers, whose uncertainty is 0 everywhere"),
+    "an argmax in whole numbers": (torch.zeros(1, 4, 5, 6, dtype=torch.long), "one channel of whole numbers"),
+    "an argmax of more classes": (2 * MASK, "one channel, with values from 0 to 2, .* such as AsDiscreted"),
+    "several sigmoids": (logits(3).sigmoid(), "3 channels between 0 and 1 that do not sum to 1, as sigmoids do"),
+    "two sure sigmoids": (logits(2, scale=200.0).sigmoid(), "2 channels between 0 and 1"),
+    "sigmoids of one value": (torch.full((3, 4, 5, 6), 0.5), "3 channels between 0 and 1"),
+}
+
+
+@pytest.mark.parametrize("name", NO_UNCERTAINTY)
+def test_a_prediction_that_is_no_probability_of_classes_is_refused(name):
+    prediction, words = NO_UNCERTAINTY[name]
+    for output in ([{"pred": prediction}], {"pred": prediction[None]}):
+        with pytest.raises(SettingsError, match=rf"^postprocessing: pred has .*{words}"):
+            statistics_of(output)
+    with pytest.raises(SettingsError, match=r"^postprocessing: pred_1 has "):
+        statistics_of([{"pred_0": logits(2), "pred_1": prediction}])
+
+
+def evaluated(folder, items, post=None, channels=1, **options):
+    """The rows that a handler writes of one of MONAI's evaluators over a list of items."""
+
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            return 3 * x.expand(-1, channels, -1, -1, -1)
+
+    loader = DataLoader(Dataset(items), batch_size=2)
+    evaluator = SupervisedEvaluator("cpu", loader, Network(), postprocessing=post, **options)
+    AcquisitionHandler(folder, "entropy").attach(evaluator)
+    evaluator.run()
+    return read_csv(folder / "scores.csv")
+
+
+def image(value, file=None):
+    meta = {} if file is None else {"filename_or_obj": file}
+    return {"image": MetaTensor(torch.full((1, 4, 4, 4), float(value)), meta=meta)}
+
+
+def test_a_network_with_a_sigmoid_is_ranked_by_its_uncertainty(tmp_path):
+    items = [{"case": f"at_{value}", **image(value)} for value in (-3, 1, 0, -0.5)]
+    rows = evaluated(tmp_path, items, Activationsd("pred", sigmoid=True))
+    assert [row["case"] for row in rows] == ["at_0", "at_-0.5", "at_1", "at_-3"]
+    assert float(rows[0]["uncertainty"]) == pytest.approx(math.log(2))
+    assert {row["case"]: float(row["foreground_ml"]) for row in rows} == {
+        "at_0": 0.0, "at_-0.5": 0.0, "at_1": 0.064, "at_-3": 0.0
+    }  # fmt: skip
+
+
+def test_the_log_says_where_no_case_has_any_uncertainty(tmp_path, caplog):
+    post = AsDiscreted("pred", argmax=True, to_onehot=2)
+    rows = evaluated(tmp_path, [{"case": case, **image(1)} for case in CASES[:3]], post, channels=2)
+    assert {float(row["uncertainty"]) for row in rows} == {0.0}
+    assert [text for text in caplog.messages if text.startswith("the uncertainty of all cases is 0")]
+    caplog.clear()
+    evaluated(tmp_path, [{"case": case, **image(1)} for case in CASES[:3]], channels=2)
+    assert not [text for text in caplog.messages if "uncertainty" in text]
+
+
+@pytest.mark.parametrize("decollate", [True, False])
+def test_a_case_without_a_name_has_that_of_its_file(decollate, tmp_path):
+    files = ("scans/a.nii.gz", "scans/b.1.nii", "scans/c.mha", "d.nii.gz")
+    items = [image(number, file) for number, file in enumerate(files)]
+    rows = evaluated(tmp_path, items, channels=2, decollate=decollate)
+    assert sorted(row["case"] for row in rows) == ["a", "b.1", "c.mha", "d"]
+
+
+@pytest.mark.parametrize("decollate", [True, False])
+@pytest.mark.parametrize("item", [image(0), {"image": torch.zeros(1, 4, 4, 4)}])
+def test_a_case_that_nothing_names_is_refused(item, decollate, tmp_path):
+    with pytest.raises(DataError, match=r"^case: an item of the pool has neither .* give each item .* a case\.$"):
+        evaluated(tmp_path, [item], channels=2, decollate=decollate)
+
+
+def test_two_cases_of_one_name_are_refused(tmp_path):
+    items = [image(0, f"{folder}/t1.nii.gz") for folder in ("a", "b", "c")]
+    with pytest.raises(
+        DataError, match=r"^case t1: two items .* \(a/t1\.nii\.gz and b/t1\.nii\.gz\); give each a case"
+    ):
+        evaluated(tmp_path, items, channels=2)
+    with pytest.raises(DataError, match=r"^case x: two items of the pool have this name; give each a case"):
+        evaluated(tmp_path, [{"case": "x", **image(0)}, {"case": "x", **image(1)}], channels=2)
+
+
+@pytest.mark.parametrize(("other", "same"), [("a/t1.nii.gz", True), ("b/t1.nii.gz", False)])
+def test_of_several_processes_each_may_have_a_case_but_not_another_of_its_name(other, same, monkeypatch):
+    names = PoolNames()
+    assert names.add(image(0, "a/t1.nii.gz")) == "t1"
+    monkeypatch.setattr("svgd_monai.acquisition.names.everyones", lambda own: [own, {"t1": other}])
+    if same:
+        names.compare()
+    else:
+        with pytest.raises(DataError, match=r"^case t1: two items"):
+            names.compare()
+
+
+def test_information_of_a_pool_without_names_goes_by_those_of_its_files(tmp_path):
+    named, unnamed = Images("a"), Images("a")
+    unnamed.data = [{"image": f"scans/{item['case']}.nii.gz"} for item in named.data]
+    found = [
+        PoolInformation(images, tmp_path / f"{number}.npz", (8, 8, 8)).pairs(CASES[:3], CASES[:1])
+        for number, images in enumerate((named, unnamed))
+    ]
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("acquisition", ["bald", "random"])

@@ -18,9 +18,11 @@ from monai.handlers import (
     ValidationHandler,
     from_engine,
 )
+from monai.losses import DiceCELoss
 from monai.optimizers import Novograd
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from svgd_monai.committee import (
     CommitteeEvaluator,
@@ -243,6 +245,72 @@ def test_the_flag_of_reduced_precision_sets_autocast_and_nothing_else(amp):
     assert torch.stack(losses).isfinite().all()
     assert trainer.network.values.grad.dtype == torch.float32
     assert trainer.state.output["pred"].dtype == torch.float32
+
+
+def gradients_of_the_first_step(network, loss=LOSS, **options):
+    """Losses (M,) and their gradients (M, D)."""
+    rows = []
+    trainer = make_trainer(particles=Particles(network, 2), data=batches(1), loss=loss, **options)
+    trainer.add_event_handler(
+        IterationEvents.BACKWARD_COMPLETED, lambda e: rows.append(e.network.values.grad.detach().clone())
+    )
+    trainer.run()
+    return trainer.state.member_losses, rows[0]
+
+
+def own_loss(logits, target):
+    """Of a user, with a layer that has weights in single precision."""
+    kernel = torch.full((1, 1, 3, 3, 3), 1 / 27)
+    return (nn.functional.conv3d(logits.softmax(1)[:, 1:], kernel, padding=1) - target).square()
+
+
+@pytest.mark.parametrize(
+    "loss", [DiceCELoss(to_onehot_y=True, softmax=True, weight=torch.tensor([0.2, 1.0])), own_loss]
+)
+def test_a_loss_with_weights_in_single_precision_meets_bfloat16_as_in_monais_trainer(loss):
+    losses, rows = gradients_of_the_first_step(Small(), loss, amp=True)
+    exact, gradients = gradients_of_the_first_step(Small(), loss)
+    torch.testing.assert_close(losses, exact, rtol=0.01, atol=0)
+    assert float((rows - gradients).norm() / gradients.norm()) < 0.05
+
+
+def test_the_dice_log_likelihood_is_in_single_precision_within_autocast():
+    losses, rows = gradients_of_the_first_step(Small(), amp=True)
+    particles, (batch,) = Particles(Small(), 2), batches(1)
+    particles.zero_grad()
+    for member in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = particles.member(member, batch["image"])
+        loss = LOSS(logits.float(), batch["label"])
+        loss.backward()
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(losses[member], loss.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(rows, particles.values.grad)
+
+
+class Saving(Small):
+    """Computes the activations of its last layers again in the backward pass."""
+
+    reentrant = False
+
+    def forward(self, x):
+        return checkpoint(self.rest, self.first(x), use_reentrant=self.reentrant)
+
+    def rest(self, first):
+        return self.second(torch.relu(self.norm(first)))
+
+
+class SavingReentrant(Saving):
+    reentrant = True
+
+
+@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("network", [Saving, SavingReentrant])
+def test_a_network_with_activation_checkpointing_trains_as_one_without(network, amp):
+    losses, rows = gradients_of_the_first_step(Small(), amp=amp)
+    again, found = gradients_of_the_first_step(network(), amp=amp)
+    assert torch.equal(again, losses)
+    torch.testing.assert_close(found, rows)
 
 
 def test_the_network_trains_in_training_mode():

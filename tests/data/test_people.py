@@ -155,3 +155,59 @@ def test_a_pool_of_bad_images_alone_is_refused(tmp_path):
     (tmp_path / "images/a.nii.gz").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"^images: every image is bad; the first one: .*a\.nii\.gz"):
         find_people_data(tmp_path / "images").checked(CLASSES, tmp_path, 1, "skip")
+
+
+def listed(images, tmp_path, *missing):
+    """A data list of the images, and of some that are not there."""
+    file = tmp_path / "list.json"
+    names = [*sorted(path.name for path in images.iterdir()), *missing]
+    file.write_text(json.dumps({"images": [f"{images.name}/{name}" for name in names]}))
+    return file
+
+
+@pytest.mark.parametrize("form", ["folder", "list"])
+def test_a_missing_image_may_be_left_out_as_a_bad_one_is(form, images, held_out, tmp_path):
+    """In a folder, a link that leads nowhere."""
+    gone = case(9)
+    if form == "folder":
+        (images / f"{gone}.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    given = images if form == "folder" else listed(images, tmp_path, f"{gone}.nii.gz")
+    (images / f"{case(4)}.nii.gz").write_bytes(b"no image")
+    with pytest.raises(DataError, match=rf"^images: .*{gone}\.nii\.gz does not exist or cannot be reached"):
+        find_people_data(given)
+    found = find_people_data(given, None, held_out, on_bad_case="skip")
+    assert list(found.bad) == [gone]
+    data = found.checked(CLASSES, tmp_path, 1, "skip")
+    assert sorted(data.pool) == [case(n) for n in (3, 5, 6)]
+    assert sorted(data.bad) == [case(4), gone]
+    assert f"{gone}.nii.gz does not exist or cannot be reached" in data.bad[gone]
+
+
+def test_a_missing_image_of_a_case_that_is_held_out_is_no_bad_one(images, held_out, tmp_path):
+    """It was moved to the set, and the list of the pool names it still."""
+    file = listed(images, tmp_path, f"{case(1)}.nii.gz")
+    data = find_people_data(file, held_out, on_bad_case="skip")
+    assert (case(1) in data.pool, data.bad) == (False, {})
+
+
+def test_a_pool_of_missing_images_alone_is_refused(images, tmp_path):
+    file = listed(images, tmp_path)
+    shutil.rmtree(images)
+    with pytest.raises(DataError, match=rf"^images: every image is bad; the first one: .*{case(3)}\.nii\.gz does not"):
+        find_people_data(file, on_bad_case="skip")
+
+
+def test_a_name_that_leaves_no_room_for_those_of_its_files_is_refused_or_left_out(images, tmp_path):
+    image = images / f"{case(3)}.nii.gz"
+    for size in (235, 236):
+        shutil.copy(image, images / f"{'x' * size}.nii.gz")
+    sentence = "The name of .* is too long: it has 236 bytes before its ending, of which 235 are the most"
+    with pytest.raises(DataError, match=f"^images: {sentence}"):
+        find_people_data(images)
+    data = find_people_data(images, on_bad_case="skip")
+    assert ["x" * size in data.pool for size in (235, 236)] == [True, False]
+    assert list(data.bad) == ["x" * 236]
+    for kind in ("images", "labels"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        shutil.copy(images / f"{'x' * 236}.nii.gz", tmp_path / "set" / kind)
+    assert list(find_people_data(images, tmp_path / "set").validation) == ["x" * 236], "no file is made for it"

@@ -74,6 +74,27 @@ class TestImages:
         assert len(inference_images(sound.parent, out)) == 2
         assert not (out / BAD_IMAGES_FILE).exists(), "the list of an earlier inference is gone"
 
+    def test_that_are_links_which_lead_nowhere_are_left_out_too(self, tmp_path):
+        sound = scan(tmp_path / "scans/a.nii.gz")
+        (sound.parent / "b.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+        with pytest.raises(DataError, match=r"b\.nii\.gz does not exist"):
+            inference_images(sound.parent, tmp_path / "out")
+        items = inference_images(sound.parent, tmp_path / "out", on_bad_case="skip")
+        assert [item["case"] for item in items] == ["a"]
+        assert list(read_bad_cases(tmp_path / "out" / BAD_IMAGES_FILE)) == ["b"]
+
+    def test_whose_names_leave_no_room_for_those_of_the_results_are_named(self, tmp_path):
+        longest = scan(tmp_path / f"scans/{'x' * 236}.nii.gz")
+        (item,) = inference_images(longest.parent, tmp_path / "out")
+        (tmp_path / f"{item['case']}_uncertainty.nii.gz").touch()
+        scan(tmp_path / f"scans/{'x' * 237}.nii.gz")
+        with pytest.raises(
+            DataError, match=r"^The name of .* is too long: it has 237 bytes before its ending, of which 236"
+        ):
+            inference_images(longest.parent, tmp_path / "out")
+        assert inference_images(longest.parent, tmp_path / "out", on_bad_case="skip") == [item]
+        assert list(read_bad_cases(tmp_path / "out" / BAD_IMAGES_FILE)) == ["x" * 237]
+
     @pytest.mark.parametrize("policy", ["fail", "skip"])
     def test_leave_the_list_of_a_run_in_the_same_folder_alone(self, tmp_path, policy):
         path, run = scan(tmp_path / "scans/a.nii.gz"), tmp_path / "run"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
+from monai.transforms import MapLabelValue
 
 from svgd_monai.errors import SettingsError
 from svgd_monai.evaluation import CaseWriter, volume_like
@@ -197,6 +198,42 @@ class TestCaseWriter:
         assert float(rows[0]["uncertainty"]) > 0
         assert rows[1]["agreement_dice"] == rows[1]["agreement_dice_organ"] == "1.0"
         assert rows[1]["agreement_dice_tumour"] == ""
+
+    @pytest.mark.parametrize(
+        ("number", "kind"), [(255, np.uint8), (256, np.uint16), (1006, np.uint16), (70000, np.uint32)]
+    )
+    def test_classes_that_were_given_other_numbers_are_written_as_such_and_their_volumes_left_out(
+        self, tmp_path, number, kind
+    ):
+        first, other = case(tmp_path, "a"), case(tmp_path, "b")
+        first[1]["pred"] = MapLabelValue([1, 2], [2, number])(first[1]["pred"])
+        rows = run(tmp_path / "out", [first, other])
+        mask = nib.load(tmp_path / "out/a_seg.nii.gz")
+        assert mask.get_data_dtype() == kind
+        assert np.array_equal(np.asanyarray(mask.dataobj), first[1]["pred"][0].numpy())
+        assert set(np.unique(np.asanyarray(mask.dataobj))) == {0, 2, number}
+        assert rows[0]["volume_ml_organ"] == rows[0]["volume_ml_tumour"] == ""
+        assert float(rows[0]["uncertainty_foreground"]) > 0
+        assert nib.load(tmp_path / "out/b_seg.nii.gz").get_data_dtype() == np.uint8
+        assert float(rows[1]["volume_ml_organ"]) > 0
+
+    @pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int64, torch.float64])
+    def test_classes_of_any_type_are_taken(self, tmp_path, kind):
+        item, output = case(tmp_path, "a", mask=torch.randint(0, 2, SHAPE))
+        output["pred"] = output["pred"].to(kind)
+        (row,) = run(tmp_path / "out", [(item, output)])
+        mask = nib.load(tmp_path / "out/a_seg.nii.gz")
+        assert mask.get_data_dtype() == np.uint8
+        assert np.array_equal(np.asanyarray(mask.dataobj), output["pred"][0].numpy())
+        assert float(row["volume_ml_organ"]) > 0
+
+    @pytest.mark.parametrize("value", [0.5, -1.0, math.nan, math.inf, 1e30])
+    def test_values_that_are_no_classes_are_refused_before_anything_is_written(self, tmp_path, value):
+        item, output = case(tmp_path, "a")
+        output["pred"][0, 1, 2, 3] = value
+        with pytest.raises(SettingsError, match=r"^postprocessing: the segmentation of case a holds values from .* 0;"):
+            run(tmp_path / "out", [(item, output)])
+        assert not (tmp_path / "out").exists()
 
     def test_a_committee_of_one_agrees_with_nobody(self, tmp_path):
         (row,) = run(tmp_path / "out", [case(tmp_path, "a")], num_members=1)

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from html import escape
 from html.parser import HTMLParser
 
 import nibabel as nib
@@ -142,10 +143,65 @@ def test_the_page_tells_what_became_of_each_case_and_what_its_labels_cost(run):
     ]
 
 
+def test_the_page_tells_since_when_each_file_is_used_and_minutes_once(run):
+    ledger = json.loads((run / "ledger.json").read_text())
+    ledger["cases"]["a"] = record(
+        labelled=True,
+        labelled_in_round=0,
+        minutes={"a": 0.0},
+        labels=[label(file=f"labels_accepted/a.{n}.nii.gz") for n in "012"],
+    )
+    ledger["cases"]["v"] = record(
+        labelled=True, role="validation", labelled_in_round=1, minutes={"v": 4.0, "bob/v": 3.0},
+        labels=[label("bob", file="labels_accepted/v.0.nii"), label(file="labels_accepted/v.1.nii")],
+    )  # fmt: skip
+    (run / "ledger.json").write_text(json.dumps(ledger))
+    for name, training, validation in (
+        ("000", "a.0", []),
+        ("001", "a.1", ["v.1"]),
+        ("002", "a.1", ["v.1"]),
+        ("old", "a.2", []),
+    ):
+        items = [{"case": "a", "label": f"./labels_accepted/{training}.nii.gz"}] * 2
+        content = {
+            "training": items,
+            "validation": [{"case": "v", "label": f"./labels_accepted/{file}.nii"} for file in validation],
+        }
+        (run / f"round_{name}").mkdir(exist_ok=True)
+        (run / f"round_{name}/datalist.json").write_text(json.dumps(content))
+    rows = [row for row in table_rows(write_run_page(run).read_text()) if len(row) == 10]
+    assert [(row[0], row[2], row[-1]) for row in rows] == [
+        ("a", "0", "0.0"), ("a", "1", "–"), ("a", "–", "–"), ("v", "–", "3.0"), ("v", "1", "4.0"),
+    ]  # fmt: skip
+
+
+def test_the_page_counts_what_has_become_of_a_worklist(run):
+    assert "2 cases: 0 labelled, 0 declined, 2 to do." in write_run_page(run).read_text()
+    ledger = json.loads((run / "ledger.json").read_text())
+    entry = {"annotators": [], "why": "why", "presegmentation": None, "terms": {}}
+    ledger["worklists"].append([{"case": case, **entry} for case in "abbcx"])
+    (run / "ledger.json").write_text(json.dumps(ledger))
+    text = write_run_page(run).read_text()
+    assert "5 cases: 1 labelled, 2 declined, 1 held out, 1 to do." in text
+    assert "to label." not in text
+
+
+@pytest.mark.parametrize("name", ["a b  c", " lead", "no\u00a0break", "hidden\u200b", "<b>  x"])
+def test_a_name_that_a_page_cannot_show_is_said_to_be_copied_from_the_table(run, name):
+    told = "Copy these names from the column save_as of worklist.csv"
+    assert told not in write_run_page(run).read_text()
+    ledger = json.loads((run / "ledger.json").read_text())
+    ledger["worklists"][-1].append({**ledger["worklists"][-1][0], "case": name})
+    (run / "ledger.json").write_text(json.dumps(ledger))
+    text = write_run_page(run).read_text()
+    shown = escape(" ".join(name.replace("\u200b", " ").split()))
+    assert re.search(rf"<p>{told}, because [^<]*: {re.escape(shown)}\.</p>", text)
+
+
 def test_the_curve_knows_the_validation_cases_of_each_round(run, monkeypatch):
     for number, cases in ((1, "x"), (2, "xy")):
         (run / f"round_{number:03d}").mkdir(exist_ok=True)
-        content = {"validation": [{"case": case} for case in cases]}
+        content = {"training": [], "validation": [{"case": case, "label": f"{case}.nii.gz"} for case in cases]}
         (run / f"round_{number:03d}/datalist.json").write_text(json.dumps(content))
     given = []
     monkeypatch.setattr(

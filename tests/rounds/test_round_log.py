@@ -58,6 +58,19 @@ def test_without_an_unlabelled_case_there_is_no_disagreement_and_nothing_to_labe
     assert caplog.messages[1:] == [f"The run in {folder.root} is complete."]
 
 
+@pytest.mark.parametrize(
+    ("number", "rounds", "cause", "sentence"),
+    [
+        (0, 4, (), "after 0 rounds every case of it is labelled. 4 further rounds were not run."),
+        (1, 2, ["no case is left"], "after 1 round no case is left. 1 further round was not run."),
+    ],
+)
+def test_a_run_that_ends_early_says_why(folder, caplog, number, rounds, cause, sentence):
+    with caplog.at_level(logging.INFO):
+        log_end(folder, number, rounds, *cause)
+    assert caplog.messages[0] == f"The pool is exhausted: {sentence}"
+
+
 def test_a_file_that_lacks_what_the_curve_needs_is_named(folder):
     place = folder.round(0)
     nothing = {"dice": None, "dice_grid": None, "dice_per_class": {}}

@@ -143,8 +143,11 @@ def _gain(name: str, values: Sequence[float | None], curve: Sequence[Mapping[str
     before, after = values[then], values[-1]
     assert after is not None
     labels = int(curve[-1]["unique_labels"]) - int(curve[then]["unique_labels"])
-    if before is None or labels <= 0:
+    if before is None:
         return None, f"The {name} is {after:.4f}; there is no earlier one to compare it with."
+    if labels <= 0:  # rounds of labels that have changed
+        since = curve[then]["round"]
+        return None, f"With no label more than in round {since} the {name} went from {before:.4f} to {after:.4f}."
     gain = (after - before) / labels
     return gain, (
         f"With {count(labels, 'label')} more than in round {curve[then]['round']} the {name} went from {before:.4f} to "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from svgd_monai.data.nifti import NIFTI_SUFFIXES, case_id
+from svgd_monai.rounds.people.names import Names
 from svgd_monai.rounds.people.notes import NOTES, Complaint
 
 
@@ -50,7 +51,7 @@ def handed_files(
     """
     files: list[Handed] = []
     complaints: list[Complaint] = []
-    folded = {case.casefold(): case for case in sorted(cases, reverse=True)}
+    names = Names(cases)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         shown = str(path) if prefix is None else f"{prefix}{path.name}"
         if _passed_over(path) or (path.is_file() and path.name in NOTES):
@@ -66,7 +67,7 @@ def handed_files(
         case = case_id(path.name)
         if case is None or case not in cases:
             named = case if case in taken else None
-            complaints.append(Complaint(shown, _wrong_name(shown, path.name, folded, taken), named))
+            complaints.append(Complaint(shown, _wrong_name(shown, path.name, names, taken), named))
         elif path.suffix == ".nii" and path.with_name(f"{path.name}.gz").is_file():
             sentence = f"{shown} and {shown}.gz are both there; the second counts, delete one of them."
             complaints.append(Complaint(shown, sentence, case))
@@ -79,26 +80,18 @@ def _passed_over(path: Path) -> bool:
     return path.name.startswith(".") or path.name.endswith(("~", ".tmp", ".part"))
 
 
-def _wrong_name(shown: str, name: str, folded: Mapping[str, str], taken: Collection[str]) -> str:
+def _wrong_name(shown: str, name: str, names: Names, taken: Collection[str]) -> str:
     case = case_id(name)
-    near = _nearest(name, folded)
+    near = " or ".join(f"{each}{NIFTI_SUFFIXES[0]}" for each in names.near(name))
     if case is None:
-        hint = "" if near is None else f"; save it as NIfTI, {near}{NIFTI_SUFFIXES[0]}"
+        hint = f"; save it as NIfTI, {near}" if near else ""
         return f"{shown} is not a label: its name must be that of the image, <case>.nii.gz{hint}."
     if case in taken:
         return f"{shown} is not taken: {case} is in a held-out set, whose labels are fixed."
-    hint = "" if near is None else f"; did you mean {near}{NIFTI_SUFFIXES[0]}?"
-    return f"{shown} is not a label: there is no image of the name {case}{hint or '.'}"
-
-
-def _nearest(name: str, folded: Mapping[str, str]) -> str | None:
-    """The longest case that a file's name begins with, whatever the capitals: case_1 of case_1_seg, not of case_10.
-
-    Args:
-        name: the file's.
-        folded: the cases, by what is left of them without capitals.
-    """
-    for end in range(len(name), 0, -1):
-        if not name[end : end + 1].isalnum() and (case := folded.get(name[:end].casefold())) is not None:
-            return case
-    return None
+    if names.alike(case):
+        return (
+            f"{shown} is not a label: the name of an image looks the same, but its letters or blanks are coded "
+            "otherwise; copy the name from the image."
+        )
+    hint = f"; did you mean {near}?" if near else "."
+    return f"{shown} is not a label: there is no image of the name {case}{hint}"

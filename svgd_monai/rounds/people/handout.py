@@ -24,7 +24,7 @@ from svgd_monai.files import read_csv, reason, write_bytes, write_csv, write_jso
 from svgd_monai.report.page import png
 from svgd_monai.report.worklist_panel import greatest, worklist_panel
 from svgd_monai.rounds.people.ledger import Entry, slots
-from svgd_monai.rounds.people.table import WORKLIST_FILE, read_table
+from svgd_monai.rounds.people.table import WORKLIST_FILE, case_of, filled_in, read_table
 from svgd_monai.rounds.stages import Stages
 
 logger = logging.getLogger(__name__)
@@ -128,10 +128,12 @@ class Handout:
 
     def _expecting(self, entry: Entry, folder: Path, row: Mapping[str, str]) -> Entry:
         digest = hashlib.sha256((folder / f"{entry.case}_seg.nii.gz").read_bytes()).hexdigest()
-        volumes = {name: float(row[f"volume_ml_{name}"]) for value, name in self.classes.items() if value > 0}
-        agreed = float(row["agreement_dice"]) if row["agreement_dice"] else None
-        found = ", ".join(f"{name} {volume:.2f} ml" for name, volume in volumes.items() if volume > 0)
-        why = f"{entry.why}; expected: {found or 'no structure'}"
+        volumes = {name: _number(row[f"volume_ml_{name}"]) for value, name in self.classes.items() if value > 0}
+        agreed = _number(row["agreement_dice"])
+        found = ", ".join(f"{name} {volume:.2f} ml" for name, volume in volumes.items() if volume)
+        if not found:  # the team's own inference may give the classes other numbers, whose volumes nobody knows
+            found = "no structure" if None not in volumes.values() else "structures of unknown volume"
+        why = f"{entry.why}; expected: {found}"
         if agreed is not None:
             why += f" (members agree to a Dice of {agreed:.2f})"
         expected = {f"expected_ml_{name}": volume for name, volume in volumes.items()}
@@ -141,7 +143,8 @@ class Handout:
     def _write_table(self, folder: Path, entries: Sequence[Entry], listed: Sequence[str]) -> None:
         """Write the table, or add to the one that is there: what people wrote into it stays.
 
-        A kill may have left rows of cases that were to join the list and then did not; these go.
+        A kill may have left rows of cases that were to join the list and then did not; these go, unless a person has
+        filled them in.
         """
         path = folder / WORKLIST_FILE
         expected = [f"expected_ml_{name}" for value, name in self.classes.items() if value > 0]
@@ -155,7 +158,12 @@ class Handout:
                 sentence = f"{path} cannot be read ({reason(error)}); mend it or move it away: cases must be added."
                 raise RunFolderError(sentence) from error
         written = {row["save_as"]: row for row in rows}
-        rows = [row for row in rows if row["case"] in listed]
+        stay, new, asked = set(listed), {entry.case for entry in entries}, self.settings.get("annotators") or ()
+        rows = [
+            row | {"case": case}
+            for row in rows
+            if (case := case_of(row)) in stay or (case not in new and filled_in(row, asked))
+        ]
         for rank, entry in enumerate(entries, start=len(listed) + 1):
             files: dict[str, Any] = {"image": next(p.name for p in _links(folder, entry.case) if p.exists())}
             if entry.presegmentation is not None:
@@ -168,6 +176,10 @@ class Handout:
                 row = {"rank": rank, "case": entry.case, "annotator": by, "save_as": save_as, "why": entry.why}
                 rows.append(dict.fromkeys(columns) | row | files | terms | {"minutes": before.get("minutes")})
         write_csv(path, columns, rows)
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
 
 
 def _rounded(value: Any) -> Any:

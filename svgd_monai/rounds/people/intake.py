@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +20,19 @@ from svgd_monai.data.nifti import NIFTI_SUFFIXES, read_bytes
 from svgd_monai.data.people import PeopleData
 from svgd_monai.errors import DataError
 from svgd_monai.files import write_bytes
-from svgd_monai.rounds.people.cost import agreement, correction, empty_label, read_classes
+from svgd_monai.rounds.people.annotators import compare_annotators, name_annotators
+from svgd_monai.rounds.people.cost import correction, empty_label, read_classes
 from svgd_monai.rounds.people.handed import Handed, handed_files
 from svgd_monai.rounds.people.ledger import Label, PeopleLedger, now
-from svgd_monai.rounds.people.notes import CONFIRMED_FILE, DECLINED_FILE, EMPTY_FILE, Complaint, Notes, read_notes
+from svgd_monai.rounds.people.notes import (
+    CONFIRMED_FILE,
+    DECLINED_FILE,
+    EMPTY_FILE,
+    Complaint,
+    Notes,
+    read_notes,
+    unheeded,
+)
 from svgd_monai.rounds.people.presegmentation import misplaced, presegmentation_of, saved_over
 from svgd_monai.rounds.people.table import Assignments
 
@@ -84,34 +93,38 @@ class Intake:
         folder.mkdir(parents=True, exist_ok=True)
         for left in (self.root / ACCEPTED_FOLDER).glob(f"{_INCOMING}*"):  # by a command that was killed
             left.unlink()
-        self.complaints = list(assignments.complaints)
-        notes = read_notes(folder, self.data.pool)
+        self.complaints = [*assignments.complaints, *assignments.unknown(self.data.items)]
+        held_out = {*self.data.validation, *self.data.test}
+        notes = read_notes(folder, self.data.pool, held_out)
         self.complaints += notes.complaints
-        files, others = self._handed(folder)
-        refused = [handed.case for handed in files if not self._take_one(handed, notes, assignments)]
+        files, others = self._handed(folder, held_out)
+        refused = {(each.case, each.slot) for each in files if not self._take_one(each, notes, assignments)}
         # A file in labels/ goes before one in the team's own folder, but one that is refused holds up no other.
-        without = {case for case in refused if not self.ledger.labels.get(case)}
+        without = {case for case, _ in refused if not self.ledger.labels.get(case)}
         first = {handed.case for handed in files if not handed.slot} - without
         for handed in others:
             if handed.case not in first:
                 self._take_one(handed, notes, assignments)
+            elif (handed.case, "") not in refused:
+                before = self.ledger.current(handed.case)[handed.slot]
+                self._take_one(handed, notes, assignments, behind=before)
         files += others
         for case in sorted(notes.empty - {handed.case for handed in files}):
             if not self.ledger.labels.get(case):  # not every program saves a label of nothing
                 nothing = Handed(folder / f"{case}.nii.gz", case, "", f"{LABELS_FOLDER}/{EMPTY_FILE}: {case}")
                 self._take_one(nothing, notes, assignments, empty_label(Path(self.data.pool[case]["image"])))
         self._decline(notes)
+        self.complaints += unheeded(notes, self.ledger, {handed.case for handed in files})
         self.complaints += misplaced(self.root, self.ledger)
-        self._name_annotators(assignments)
+        name_annotators(self.ledger, assignments.annotators)
         # Of a table that cannot be read now, what it said before stands.
         self.ledger.minutes = {**(self.ledger.minutes if assignments.unread else {}), **assignments.minutes}
-        self._compare_annotators()
+        compare_annotators(self.root, self.ledger, self.classes)
         return self.complaints
 
-    def _handed(self, folder: Path) -> tuple[list[Handed], list[Handed]]:
+    def _handed(self, folder: Path, held_out: Collection[str]) -> tuple[list[Handed], list[Handed]]:
         """The files in ``labels/``, and those in the team's own folder."""
         others: list[Handed] = []
-        held_out = {*self.data.validation, *self.data.test}
         files, complaints = handed_files(folder, self.data.pool, self.annotators, held_out, f"{LABELS_FOLDER}/")
         if self.more is not None:
             if not self.more.is_dir():
@@ -121,8 +134,24 @@ class Intake:
         self.complaints += complaints
         return files, others
 
-    def _take_one(self, handed: Handed, notes: Notes, assignments: Assignments, content: bytes | None = None) -> bool:
-        """Take a file in, and tell whether it counts now; ``content`` stands for one that nobody has saved."""
+    def _take_one(
+        self,
+        handed: Handed,
+        notes: Notes,
+        assignments: Assignments,
+        content: bytes | None = None,
+        behind: Label | None = None,
+    ) -> bool:
+        """Take a file in, and tell whether it counts now.
+
+        Args:
+            handed: the file.
+            notes: what the text files say.
+            assignments: what the tables say.
+            content: stands for a file that nobody has saved.
+            behind: the case's label that goes before this file, which is noted as an older one: it must not come back
+                when the file of that label is deleted. None: the file counts.
+        """
         digest = ""
         incoming = self.root / ACCEPTED_FOLDER / f"{_INCOMING}{_suffix(handed.path)}"
         try:
@@ -143,11 +172,17 @@ class Intake:
             write_bytes(self.root / file, content)  # on the disk before the ledger names it
         except DataError as error:
             sentence = str(error).replace(str(incoming), handed.shown).replace(str(handed.path), handed.shown)
-            self._refuse(handed, digest, sentence)
+            if behind is None:  # of what would not count nobody need hear
+                self._refuse(handed, digest, sentence)
             return False
         finally:
             incoming.unlink(missing_ok=True)
-        self.ledger.labels.setdefault(handed.case, []).append(label)
+        labels = self.ledger.labels.setdefault(handed.case, [])
+        if behind is not None:
+            labels.insert(labels.index(behind), label)
+            logger.info("%s does not count, %s goes before it.", handed.shown, behind.source)
+            return False
+        labels.append(label)
         by = "" if annotator is None else f" by {annotator}"
         logger.info("%s%s is accepted%s.", handed.shown, by, "" if before is None else " in place of the one before")
         return True
@@ -193,12 +228,6 @@ class Intake:
         return replace(label, corrected_voxels=difference.voxels, corrected_surface_voxels=difference.surface_voxels,
                        presegmentation_dice=dice)  # fmt: skip
 
-    def _name_annotators(self, assignments: Assignments) -> None:
-        """Who made a label may be filled in when it has been taken."""
-        for case, name in assignments.annotators.items():
-            if labels := self.ledger.labels.get(case):
-                self.ledger.labels[case] = [e if e.annotator else replace(e, annotator=name) for e in labels]
-
     def _refuse(self, handed: Handed, digest: str, sentence: str) -> None:
         self.complaints.append(Complaint(handed.shown, sentence, handed.case))
         if (handed.shown, digest, sentence) not in self._refused:
@@ -223,19 +252,6 @@ class Intake:
                 shown = f"{LABELS_FOLDER}/{DECLINED_FILE}"
                 logger.info("%s is back in the pool: %s no longer declines it.", case, shown)
         self.ledger.declined = declined
-
-    def _compare_annotators(self) -> None:
-        """Dice of the first two annotators of a case, where two have labelled it."""
-        for case in self.ledger.labelled:
-            pair = [label for slot, label in self.ledger.current(case).items() if slot][:2]
-            files, names = [label.file for label in pair], [label.slot for label in pair]
-            if len(pair) < 2 or self.ledger.agreement.get(case, {}).get("files") == files:
-                continue
-            first, second = (read_classes(self.root / file) for file in files)
-            dice = agreement(first, second, self.classes)
-            found = ", ".join(f"{name} {'–' if value is None else f'{value:.3f}'}" for name, value in dice.items())
-            logger.info("%s: %s agree to a Dice of %s.", case, " and ".join(names), found)
-            self.ledger.agreement[case] = {"annotators": names, "files": files, "dice": dice}
 
 
 def _suffix(path: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
+from pathlib import PurePath
 from typing import Any
 
 from svgd_monai.errors import RunFolderError
@@ -77,6 +78,7 @@ class PeopleLedger:
         refused: ``{"file", "sha256", "time", "sentence"}`` of each file refused.
         minutes: that a case took, by case, or by annotator/case.
         agreement: by case that two have labelled, ``{"annotators", "files", "dice": {class: Dice}}``.
+        in_use: name of the label file of each of the people's cases that the newest round trains or validates on.
     """
 
     images: dict[str, str] = field(default_factory=dict)
@@ -91,6 +93,7 @@ class PeopleLedger:
     refused: list[dict[str, str]] = field(default_factory=list)
     minutes: dict[str, float] = field(default_factory=dict)
     agreement: dict[str, dict[str, Any]] = field(default_factory=dict)
+    in_use: dict[str, str] = field(default_factory=dict)
 
     @property
     def labelled(self) -> list[str]:
@@ -107,6 +110,12 @@ class PeopleLedger:
         """The labelled cases that no round has used."""
         used = self._used(len(self.training) - 1)
         return [case for case in self.labelled if case not in used]
+
+    @property
+    def pending(self) -> list[str]:
+        """The labelled cases whose label the newest round does not use: new ones, and those that have another now."""
+        labelled = {case: PurePath(self.label(case).file).name for case in self.labelled}
+        return [case for case, file in labelled.items() if self.in_use.get(case) != file]
 
     @property
     def unlabelled(self) -> list[str]:

@@ -14,7 +14,8 @@ From these, a run is in one of four states, and a command takes it from one to t
 
     nothing labelled, no worklist           -> cold start: worklist/round_000
     worklist r out, too few labels back     -> wait
-    enough labels for round r               -> datalist.json of round r
+    enough labels for round r               -> datalist.json of round r; so where nothing is left to label
+                                               and a label has changed
     round r has begun                       -> train, measure, score; worklist/round_(r+1), or the end
 
 Labels are taken in at the start of a command and after each round. What a kill cuts off is done again with the same
@@ -103,7 +104,7 @@ class PeopleLearning(ActiveLearning):
             self._take_in()
             try:
                 if finished and state.is_done(self.people, self.folder, self.rounds):
-                    logger.info("The run in %s is finished; a higher number of rounds continues it.", self.folder.root)
+                    logger.info("The run in %s is finished%s.", self.folder.root, state.finished(self.people))
                     return
                 if finished:
                     self.folder.reopen()
@@ -143,7 +144,7 @@ class PeopleLearning(ActiveLearning):
             datalist = None  # where another round has followed this one, nothing is left to decide
             if number == len(self.people.training) - 1:
                 datalist = state.begun(self._round(number), number < self.rounds, self.people, self.data, self.dataset)
-            final = number == self.rounds or not (datalist is None or datalist.unlabeled or self.people.fresh)
+            final = number == self.rounds or not (datalist is None or datalist.unlabeled or self.people.pending)
             # Its worklist, or the record's "finished", is written when the hooks have been called.
             new = final or len(self.people.worklists) <= number + 1
             if new and self.writer is None:  # a command that only waits leaves no event file
@@ -159,7 +160,7 @@ class PeopleLearning(ActiveLearning):
             if final:
                 self._call(AfterRun, "after_run")
                 self.folder.finish()
-                log_end(self.folder, number, self.rounds)
+                log_end(self.folder, number, self.rounds, state.nothing_left(self.people))
                 return
             if new:
                 self.worklists.follow(number + 1)
@@ -177,10 +178,11 @@ class PeopleLearning(ActiveLearning):
         if not people.fresh and not people.outstanding(number):
             self.worklists.follow(number)  # all were declined: the next best take their place
         left = people.outstanding(number)
-        if people.fresh and (not left or (least is not None and len(people.fresh) >= least)):
+        # A label that has changed is no new one, and waits until nothing is left to do.
+        if (not left and people.pending) or (least is not None and len(people.fresh) >= least):
             return True
         if not left:
-            logger.info("No case is left to label: the rest are declined. The run in %s waits.", self.folder.root)
+            logger.info("%s. The run in %s waits.", state.nothing_left(people).capitalize(), self.folder.root)
             return False
         logger.info(
             "Worklist %d, %s To do: %s. Save each label as %s says, and run the same command again.",
@@ -206,9 +208,7 @@ class PeopleLearning(ActiveLearning):
             unlabeled=[self.data.pool[case] for case in people.unlabelled],
         )
         write_datalist(self._round(number).datalist_file, datalist, self.dataset)
-        people.training.append(training)
-        people.validation.append(validation)
-        people.validating.append(frozenset(item["case"] for item in datalist.validation))
+        state.take_round(people, datalist)
         write_json(self.folder.ledger_file, people.as_dict())
 
     def _labelled(self, case: str) -> Item:

@@ -40,23 +40,25 @@ def saved_over(path: Path, made: str) -> bool:
 
 
 def misplaced(root: Path, ledger: PeopleLedger) -> list[Complaint]:
-    """A complaint of each label of a case to do that lies where its pre-segmentation is, or would be: it is none yet.
+    """A complaint of each label of a case to do that lies where a pre-segmentation of it is, or would be.
+
+    It is none yet. A case may be on several worklists, and people may go on with the file of an older one.
 
     Args:
         root: the run's folder.
         ledger: of the run.
     """
     complaints = []
-    newest = {entry.case: (number, entry) for number, entries in enumerate(ledger.worklists) for entry in entries}
-    for case in filter(newest.__contains__, ledger.unlabelled):
-        number, entry = newest[case]
-        path = _file(root, number, case)
+    to_do = set(ledger.unlabelled)
+    newest = {entry.case: entry for entries in ledger.worklists for entry in entries}
+    for number, entry in ((n, e) for n, entries in enumerate(ledger.worklists) for e in entries if e.case in to_do):
+        path = _file(root, number, entry.case)
         if path.is_file() and (entry.presegmentation is None or saved_over(path, entry.presegmentation)):
             shown = path.relative_to(root).as_posix()
             what = "was not handed out" if entry.presegmentation is None else "has been changed"
-            where = " or ".join(save_as for _, save_as in slots(entry))
+            where = " or ".join(save_as for _, save_as in slots(newest[entry.case]))
             sentence = f"{shown} {what}; if it is now the label, save it as {where}."
-            complaints.append(Complaint(shown, sentence, case))
+            complaints.append(Complaint(shown, sentence, entry.case))
     return complaints
 
 

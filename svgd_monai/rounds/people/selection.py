@@ -9,6 +9,9 @@ from typing import Any
 from svgd_monai.data.splits import HELD_OUT_LIMIT
 from svgd_monai.rounds.people.ledger import Entry
 
+#: The strategies whose choice no number of a case explains.
+AT_RANDOM = ("random", "random_foreground")
+
 
 def next_cases(
     scores: Sequence[Mapping[str, str]], queries: Sequence[str], eligible: Sequence[str], count: int
@@ -131,21 +134,48 @@ def joined_entry(case: str, shared: float | None, diverse: bool) -> Entry:
     return Entry(case, why=f"joined after the pool was scored; {why}", terms={"mutual_information": shared})
 
 
-def scored_entry(row: Mapping[str, str], place: int, unlabelled: int, queried: bool) -> Entry:
+def added(
+    chosen: Sequence[str], scores: Iterable[Mapping[str, str]], queries: Collection[str], again: bool
+) -> dict[str, str]:
+    """Why each case of a list that was not queried is on it.
+
+    Args:
+        chosen: cases of the list, in rank order.
+        scores: rows of ``scores.csv``.
+        queries: the queried cases.
+        again: whether they join a list of which no case is left to label.
+    """
+    queried = set(queries)
+    more = [case for case in chosen if case not in queried]
+    if again:
+        return dict.fromkeys(more, "no case that was on the list before is left to label")
+    redrawn = sum(row["labelled"] == "true" for row in scores if row["case"] in queried)
+    free = "a labelled case that is drawn again needs no new label"
+    gone = "a case that was chosen is labelled, declined or held out by now"
+    return {case: free if place < redrawn else gone for place, case in enumerate(more)}
+
+
+def scored_entry(
+    row: Mapping[str, str], place: int, unlabelled: int, reason: str | None = None, at_random: bool = False
+) -> Entry:
     """Why a case of the pool is on the list; expected structures are added with the pre-segmentation.
 
     Args:
         row: of ``scores.csv``.
         place: the case's place among the unlabelled by uncertainty.
         unlabelled: how many these are.
-        queried: whether the strategy chose it, or it tops the list up.
+        reason: why it tops the list up, see :func:`added`; None: the strategy chose it.
+        at_random: whether the order of the scores is drawn.
     """
     terms: dict[str, Any] = {
         key: float(row[key]) if row[key] else None for key in ("score", "uncertainty", "mutual_information")
     }
-    why = f"uncertainty {terms['uncertainty']:.4f} (number {place} of {unlabelled} unlabelled cases)"
-    if terms["mutual_information"] is not None:
-        why += f"; shares {terms['mutual_information']:.3f} nats with the labelled set"
-    if not queried:
-        why += "; added as the next best: a labelled case that is drawn again needs no new label"
+    if at_random:
+        why = "drawn at random"
+    else:
+        why = f"uncertainty {terms['uncertainty']:.4f} (number {place} of {unlabelled} unlabelled cases)"
+        if terms["mutual_information"] is not None:
+            why += f"; shares {terms['mutual_information']:.3f} nats with the labelled set"
+    if reason is not None:
+        why += f"; added as the next best: {reason}"
     return Entry(row["case"], why=why, terms=terms)

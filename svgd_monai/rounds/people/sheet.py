@@ -8,7 +8,7 @@ from pathlib import Path
 from svgd_monai.files import write_text
 from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Table
 from svgd_monai.report.page import markdown_text as plain
-from svgd_monai.report.text import count
+from svgd_monai.report.run_page import inexact, progress
 from svgd_monai.rounds.people.ledger import Entry, PeopleLedger, slots
 from svgd_monai.rounds.people.notes import Complaint
 
@@ -70,6 +70,7 @@ def write_sheet(
     blocks += [
         Heading("Cases"),
         Table(summary(entries, ledger), ["rank", "case", "annotator", "save as", "state", "why"], rows),
+        *inexact([entry.case for entry in entries]),
         Heading("Where to look first"),
         *(_Preview(entry.case, entry.why) for entry in entries),
     ]
@@ -78,12 +79,15 @@ def write_sheet(
 
 def summary(entries: Sequence[Entry], ledger: PeopleLedger) -> str:
     """How far a worklist has come."""
-    back = sum(bool(ledger.labels.get(entry.case)) for entry in entries)
-    declined = sum(entry.case in ledger.declined for entry in entries)
-    held_out = sum(entry.case not in ledger.images for entry in entries)  # since it was put on the list
-    left = len(entries) - back - declined - held_out
-    apart = f"{held_out} held out, " if held_out else ""
-    return f"{count(len(entries), 'case')}: {back} labelled, {declined} declined, {apart}{left} to do."
+    return progress([_became(entry.case, ledger) for entry in entries])
+
+
+def _became(case: str, ledger: PeopleLedger) -> str:
+    if case not in ledger.images:
+        return "held out"  # since it was put on the list
+    if case in ledger.declined:
+        return "declined"
+    return "labelled" if ledger.labels.get(case) else "to do"
 
 
 def state_of(case: str, save_as: str, ledger: PeopleLedger, complaints: Sequence[Complaint]) -> str:

@@ -46,7 +46,8 @@ def find_cases(settings: Mapping[str, Any], metadata: Path) -> tuple[PeopleData,
         raise SettingsError("double_annotated: two annotators are needed; name them in annotators.")
     classes = named_classes(settings["classes"], settings["num_classes"], metadata)
     folders = (settings["images"], settings["validation"], settings["test"])
-    return find_people_data(*folders, allow_outside=settings["allow_outside"]), classes
+    terms = {key: settings[key] for key in ("allow_outside", "on_bad_case")}
+    return find_people_data(*folders, **terms), classes
 
 
 def read_people_ledger(folder: RunFolder) -> PeopleLedger:
@@ -135,8 +136,23 @@ def is_done(ledger: PeopleLedger, folder: RunFolder, rounds: int) -> bool:
         rounds: K.
     """
     begun = len(ledger.training)
-    more = begun <= rounds and bool(ledger.unlabelled or ledger.fresh)
-    return not more and not folder.lacks_tables(begun)
+    return not (begun <= rounds and _work(ledger)) and not folder.lacks_tables(begun)
+
+
+def finished(ledger: PeopleLedger) -> str:
+    """What a run that is done has left, as the end of a sentence."""
+    return "; a higher number of rounds continues it" if _work(ledger) else f": {nothing_left(ledger)}"
+
+
+def nothing_left(ledger: PeopleLedger) -> str:
+    """Why nothing is left to label."""
+    labelled = len(ledger.labelled)
+    return f"no case is left to label ({labelled} labelled, {len(ledger.images) - labelled} declined)"
+
+
+def _work(ledger: PeopleLedger) -> bool:
+    """Whether there is anything for another round."""
+    return bool(ledger.unlabelled or ledger.pending)
 
 
 def with_content(datalist: RoundDatalist, data: PeopleData) -> RoundDatalist:
@@ -179,13 +195,20 @@ def read_rounds(ledger: PeopleLedger, rounds: Iterable[Round], dataset: MSDDatas
             if number < begun:  # anew it would work on the labels that there are by now
                 raise RunFolderError(f"{each.datalist_file} is gone, {_PUT_BACK}")
             return
-        datalist = read_datalist(each.datalist_file, dataset)
-        ledger.training.append([item["case"] for item in datalist.training])
-        validating = [item["case"] for item in datalist.validation]
-        ledger.validation.append([case for case in validating if case not in ledger.held_out["validation"]])
-        ledger.validating.append(frozenset(validating))
+        take_round(ledger, read_datalist(each.datalist_file, dataset))
         if not each.queried and number < len(known):
             write_json(each.folder / QUERIES_FILE, known[number])
         if each.queried:
             with removable():
                 ledger.queries.append(each.queries())
+
+
+def take_round(ledger: PeopleLedger, datalist: RoundDatalist) -> None:
+    """Take the data list of the round that follows those that the ledger knows into it."""
+    own = ledger.held_out["validation"]
+    validating = [item["case"] for item in datalist.validation]
+    ledger.training.append([item["case"] for item in datalist.training])
+    ledger.validation.append([case for case in validating if case not in own])
+    ledger.validating.append(frozenset(validating))
+    items = (*datalist.training, *datalist.validation)
+    ledger.in_use = {item["case"]: Path(item["label"]).name for item in items if item["case"] not in own}

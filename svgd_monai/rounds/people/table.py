@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from svgd_monai.data.nifti import case_id
 from svgd_monai.files import reason, unguarded
 from svgd_monai.rounds.people.notes import Complaint
 
@@ -24,12 +25,22 @@ class Assignments:
         minutes: by case, or by annotator/case where two label it.
         complaints: of a table that cannot be read, or of minutes that are no number.
         unread: the tables that cannot be read.
+        tables: the newest that says something, by case.
     """
 
     annotators: dict[str, str] = field(default_factory=dict)
     minutes: dict[str, float] = field(default_factory=dict)
     complaints: list[Complaint] = field(default_factory=list)
     unread: list[Path] = field(default_factory=list)
+    tables: dict[str, str] = field(default_factory=dict)
+
+    def unknown(self, cases: Collection[str]) -> list[Complaint]:
+        """A complaint of each row that says something of a case that is none of these."""
+        return [
+            Complaint(table, f"{table}: there is no case of the name {case!r}, so its row does not count.")
+            for case, table in self.tables.items()
+            if case not in cases
+        ]
 
 
 def read_assignments(paths: Iterable[Path]) -> Assignments:
@@ -50,9 +61,9 @@ def read_assignments(paths: Iterable[Path]) -> Assignments:
             result.complaints.append(Complaint(shown, sentence))
             result.unread.append(path)
             continue
-        times = Counter(row["case"].strip() for row in rows)
+        times = Counter(map(case_of, rows))
         for row in rows:
-            _read_row(row, times[row["case"].strip()] > 1, shown, result)
+            _read_row(row, times[case_of(row)] > 1, shown, result)
     return result
 
 
@@ -72,8 +83,21 @@ def read_table(path: Path) -> list[dict[str, str]]:
     return [{str(key): unguarded(value) for key, value in row.items() if isinstance(value, str)} for row in rows]
 
 
-def _read_row(row: dict[str, str], double: bool, shown: str, result: Assignments) -> None:
-    case, annotator = row["case"].strip(), row.get("annotator", "").strip()
+def case_of(row: Mapping[str, str]) -> str:
+    """The case of a row, by the names of its files where they agree: a spreadsheet may take 0002 for the number 2."""
+    named = {case_id(row.get(column, "").strip()) for column in ("save_as", "image")} - {None}
+    return named.pop() or "" if len(named) == 1 else row["case"].strip()
+
+
+def filled_in(row: Mapping[str, str], asked: Collection[str] = ()) -> bool:
+    """Whether a row has minutes, or an annotator who is none of those whom the run asks."""
+    return bool(row.get("minutes", "").strip()) or row.get("annotator", "").strip() not in ("", *asked)
+
+
+def _read_row(row: Mapping[str, str], double: bool, shown: str, result: Assignments) -> None:
+    case, annotator = case_of(row), row.get("annotator", "").strip()
+    if filled_in(row):
+        result.tables[case] = shown
     if annotator and not double:
         result.annotators[case] = annotator
     minutes = row.get("minutes", "").strip()

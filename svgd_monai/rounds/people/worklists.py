@@ -15,7 +15,15 @@ from svgd_monai.files import read_csv, write_json
 from svgd_monai.rounds.people.handout import Handout
 from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
 from svgd_monai.rounds.people.notes import Complaint
-from svgd_monai.rounds.people.selection import assign, cold_entry, joined_entry, next_cases, scored_entry
+from svgd_monai.rounds.people.selection import (
+    AT_RANDOM,
+    added,
+    assign,
+    cold_entry,
+    joined_entry,
+    next_cases,
+    scored_entry,
+)
 from svgd_monai.rounds.people.sheet import write_sheet
 from svgd_monai.rounds.people.table import Assignments, read_assignments
 from svgd_monai.rounds.run_folder import RunFolder
@@ -122,4 +130,8 @@ class Worklists:
         by_uncertainty = sorted(unlabelled, key=lambda row: -float(row["uncertainty"]))
         place = {row["case"]: rank for rank, row in enumerate(by_uncertainty, start=1)}
         chosen = next_cases(rows, queries, eligible, int(self.settings["queries_per_round"]))
-        return [scored_entry(by_case[case], place[case], len(unlabelled), case in queries) for case in chosen]
+        reasons = added(chosen, rows, queries, again=bool(self.ledger.worklists[number + 1]))
+        at_random = self.settings["acquisition"] in AT_RANDOM or self.settings["shuffle_scores"]
+        return [
+            scored_entry(by_case[case], place[case], len(unlabelled), reasons.get(case), at_random) for case in chosen
+        ]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from command import TINY, run_bundle, words
 from labelling import KEYS, Team, curve
+from matplotlib.figure import Figure
 from runs import CONFIG
 
 from svgd_monai.data import make_phantom
@@ -208,6 +209,24 @@ def test_a_pre_segmented_case_tells_what_is_expected_in_it(items, tmp_path, phan
     ]  # fmt: skip
     assert [row["presegmentation"] for row in rows] == [f"{case}_seg.nii.gz" for case in CASES]
     assert not (handout.folder(1) / "inference.csv").exists(), "its numbers stand in worklist.csv"
+
+
+def test_a_pre_segmentation_of_unknown_volumes_is_not_said_to_be_empty(items, tmp_path, monkeypatch):
+    """The team's own files for inference may give the classes other numbers, whose volumes inference.csv leaves out."""
+
+    def inference(stage, output_dir, **keys):
+        shutil.copy(items[CASES[0]]["image"], f"{output_dir}/{CASES[0]}_seg.nii.gz")
+        shutil.copy(items[CASES[0]]["image"], f"{output_dir}/{CASES[0]}_uncertainty.nii.gz")
+        columns = ["case", "volume_ml_anterior", "volume_ml_posterior", "agreement_dice"]
+        write_csv(f"{output_dir}/inference.csv", columns, [{"case": CASES[0]}])
+
+    monkeypatch.setattr("svgd_monai.rounds.people.handout.worklist_panel", lambda *_: Figure())
+    settings = {"acquisition": "variance", "cache_dir": str(tmp_path / "cache")}
+    handout = Handout(tmp_path, SimpleNamespace(run=inference), settings, CLASSES)
+    (entry,) = handout.write(1, [Entry(CASES[0], why="first")], items, Path("committee.pt"))
+    assert entry.why == "first; expected: structures of unknown volume"
+    assert entry.terms["expected_ml_anterior"] is None
+    assert read_table(handout.folder(1) / "worklist.csv")[0]["expected_ml_anterior"] == ""
 
 
 def test_the_sheet_says_which_value_is_which_class(items, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from svgd_monai import files
 from svgd_monai.data.nifti import read_bytes
 from svgd_monai.data.people import find_people_data
+from svgd_monai.errors import DataError
 from svgd_monai.rounds.people.intake import Intake
 from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
 from svgd_monai.rounds.people.table import Assignments, read_assignments
@@ -295,6 +296,23 @@ def test_a_pre_segmentation_that_was_corrected_in_its_place_is_named_and_hides_n
     assert label.presegmentation_dice is None
 
 
+def test_a_corrected_pre_segmentation_of_an_older_list_is_named_too(desk):
+    desk.hand_out(FIRST, SECOND)
+    newer = desk.root / f"worklist/round_001/{FIRST}_seg.nii.gz"
+    desk.save(FIRST, newer, lambda values: np.roll(values, 2, 1))
+    entry = Entry(FIRST, ("ann", "bob"), presegmentation=hashlib.sha256(newer.read_bytes()).hexdigest())
+    desk.ledger.worklists.append([entry])
+    assert desk.take() == []
+    desk.save(FIRST, desk.worklist / f"{FIRST}_seg.nii.gz")
+    where = f"labels/ann/{FIRST}.nii.gz or labels/bob/{FIRST}.nii.gz"
+    older = f"worklist/round_000/{FIRST}_seg.nii.gz has been changed; if it is now the label, save it as {where}."
+    assert desk.take() == [older], "where it is asked for now"
+    desk.save(FIRST, newer)
+    assert desk.take() == [older, older.replace("round_000", "round_001")]
+    desk.save(FIRST, desk.root / f"labels/ann/{FIRST}.nii.gz")
+    assert desk.take() == []
+
+
 def test_a_label_beside_the_images_of_a_list_without_pre_segmentations_is_named(desk):
     """As of the cold start, when there is no committee."""
     desk.ledger.worklists = [[Entry(FIRST), Entry(SECOND)]]
@@ -354,6 +372,47 @@ def test_a_case_that_is_said_to_be_empty_needs_no_file(desk):
     assert len(desk.labels(FIRST)) == 2, "the old word does not replace the newer label"
 
 
+@pytest.mark.parametrize("tidied", [True, False])
+def test_a_word_that_a_case_is_empty_is_complained_of_where_its_label_is_not(tidied, desk):
+    file = desk.save(FIRST)
+    desk.save(SECOND, change=np.zeros_like)
+    (desk.root / "labels/empty.txt").write_text(f"{SECOND}\n")
+    assert desk.take() == []
+    if tidied:
+        file.unlink()
+    (desk.root / "labels/empty.txt").write_text(f"{FIRST}\n{SECOND}\n{THIRD}\n")
+    (complaint,) = desk.intake().take(Assignments())
+    assert (complaint.file, complaint.case) == ("labels/empty.txt", FIRST)
+    assert complaint.sentence == (
+        f"labels/empty.txt: {FIRST} has a label that is not empty, and that counts; if there is nothing to label in "
+        f"{FIRST}, save an empty label as labels/{FIRST}.nii.gz, else take the line out."
+    )
+    assert len(desk.labels(FIRST)) == 1
+    desk.save(FIRST, change=np.zeros_like)  # as it says
+    assert desk.take() == []
+    assert not any(desk.ledger.label(FIRST).volume_ml.values())
+
+
+def test_a_word_that_a_pre_segmentation_is_right_needs_its_file(desk):
+    desk.hand_out(FIRST, SECOND, THIRD)
+    first, *others = desk.ledger.worklists[0]
+    desk.ledger.worklists = [[replace(first, annotators=("ann", "bob")), *others]]
+    desk.save(THIRD, change=lambda values: values[1:])
+    (desk.root / "labels/confirmed.txt").write_text("".join(f"{case}\n" for case in CASES))
+    (desk.root / "labels/declined.txt").write_text(f"{SECOND}: motion\n")
+    refused, *found = desk.intake().take(Assignments())
+    assert refused.file == f"labels/{THIRD}.nii.gz"
+    assert [(each.file, each.case, each.sentence) for each in found] == [
+        ("labels/confirmed.txt", case, f"labels/confirmed.txt: {case} has no label; the line counts when its "
+         f"pre-segmentation is saved as {where}.")
+        for case, where in ((FIRST, f"labels/ann/{FIRST}.nii.gz or labels/bob/{FIRST}.nii.gz"),
+                            (FOURTH, f"labels/{FOURTH}.nii.gz"))
+    ]  # fmt: skip
+    shutil.copy(desk.worklist / f"{FIRST}_seg.nii.gz", desk.root / f"labels/{FIRST}.nii.gz")
+    assert [each.case for each in desk.intake().take(Assignments())] == [THIRD, FOURTH]
+    assert desk.ledger.labelled == [FIRST]
+
+
 def test_a_label_of_the_teams_own_folder_does_not_come_back_over_a_newer_one(tmp_path, phantom_mr):
     known = tmp_path / "known"
     known.mkdir()
@@ -378,6 +437,65 @@ def test_a_label_of_the_teams_own_folder_does_not_come_back_over_a_newer_one(tmp
     new.unlink()
     desk.take()
     assert [label.source for label in desk.labels(FIRST)][2:] == [str(moved / old.name), f"labels/{FIRST}.nii.gz"]
+
+
+def reread(desk):
+    """What the next command knows."""
+    desk.ledger = PeopleLedger.from_dict(desk.ledger.as_dict())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_label_of_the_teams_own_folder_does_not_come_back_over_one_that_hid_it(first, tmp_path, phantom_mr, caplog):
+    """Whether both are there from the start, or the own folder's joins later."""
+    caplog.set_level("INFO")
+    own = tmp_path / "own"
+    own.mkdir()
+    desk = Desk(tmp_path, phantom_mr, more=own)
+    corrected = desk.save(FIRST, change=lambda values: np.roll(values, 1, 1))
+    if not first:
+        assert desk.take() == []
+    old = desk.save(FIRST, own / f"{FIRST}.nii.gz")
+    for _ in range(2):
+        assert desk.take() == []
+        reread(desk)
+    corrected.unlink()  # labels/ may be tidied up
+    for _ in range(2):
+        assert desk.take() == []
+        reread(desk)
+    assert [label.source for label in desk.labels(FIRST)] == [str(old), f"labels/{FIRST}.nii.gz"]
+    assert desk.ledger.label(FIRST).source == f"labels/{FIRST}.nii.gz"
+    assert all((desk.root / label.file).is_file() for label in desk.labels(FIRST))
+    assert caplog.messages.count(f"{old} does not count, labels/{FIRST}.nii.gz goes before it.") == 1
+    desk.save(FIRST, old, lambda values: np.roll(values, 2, 1))
+    assert desk.take() == []
+    assert desk.ledger.label(FIRST).source == str(old), "what is new there counts"
+
+
+def test_a_hidden_label_of_the_teams_own_folder_that_is_bad_is_told_of_only_when_it_would_count(tmp_path, phantom_mr):
+    own = tmp_path / "own"
+    own.mkdir()
+    desk = Desk(tmp_path, phantom_mr, more=own, annotators=["ann"])
+    (own / f"{FIRST}.nii.gz").write_bytes(b"no label")
+    desk.save(FIRST)
+    assert desk.take() == []
+    assert desk.ledger.refused == []
+    (desk.root / f"labels/{FIRST}.nii.gz").unlink()
+    assert len(desk.take()) == 1
+    assert [label.source for label in desk.labels(FIRST)] == [f"labels/{FIRST}.nii.gz"]
+
+
+def test_a_bad_label_of_an_annotator_lets_none_of_the_teams_own_folder_come_back(tmp_path, phantom_mr):
+    own = tmp_path / "own"
+    own.mkdir()
+    desk = Desk(tmp_path, phantom_mr, more=own, annotators=["ann"])
+    corrected = desk.save(FIRST, change=lambda values: np.roll(values, 1, 1))
+    desk.save(FIRST, own / f"{FIRST}.nii.gz")
+    (desk.root / "labels/ann").mkdir()
+    (desk.root / f"labels/ann/{FIRST}.nii.gz").write_bytes(b"no label")
+    for _ in range(2):
+        assert len(desk.take()) == 1
+        corrected.unlink(missing_ok=True)
+    assert desk.ledger.label(FIRST).source == f"labels/{FIRST}.nii.gz"
 
 
 def test_what_the_teams_own_folder_gave_once_counts_again_when_a_person_saves_it(tmp_path, phantom_mr):
@@ -435,6 +553,40 @@ def test_a_bad_file_does_not_hide_the_label_of_the_teams_own_folder(tmp_path, ph
     desk.save(FIRST, own / f"{FIRST}.nii.gz", lambda values: np.roll(values, 2, 1))
     assert len(desk.take()) == 1
     assert desk.labels(FIRST)[-1].source == f"labels/{FIRST}.nii.gz"
+
+
+def test_a_word_on_a_case_that_is_held_out_now_is_told_to_be_one(desk):
+    (desk.root / "labels/declined.txt").write_text(f"{FIRST}: motion\n")
+    assert desk.take() == []
+    pool = dict(desk.data.pool)
+    desk.data = replace(desk.data, validation={FIRST: pool.pop(FIRST)}, pool=pool)
+    table(desk, f"{FIRST},zoe,12", f"{SECOND},zoe,12")
+    assert desk.take() == [f"labels/declined.txt, line 1: {FIRST} is in a held-out set, so the line is ignored."]
+    assert desk.ledger.declined == {}
+
+
+def test_a_row_of_a_table_that_is_of_no_case_is_complained_of(desk):
+    table(desk, f"{FIRST},zoe,12", "1,zoe,12", "2,,")
+    assert desk.take() == [
+        "worklist/round_000/worklist.csv: there is no case of the name '1', so its row does not count."
+    ]
+    assert desk.ledger.as_dict()["cases"][FIRST]["minutes"] == {FIRST: 12.0}
+
+
+def test_the_longest_name_that_a_run_admits_is_one_that_its_files_can_have(tmp_path, phantom_mr):
+    """In bytes: a letter may take several."""
+    case = "é" * 117 + "x"
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+        shutil.copy(phantom_mr / f"{kind}Tr/{FIRST}.nii.gz", tmp_path / kind / f"{case}.nii.gz")
+    data = find_people_data(tmp_path / "images").checked(CLASSES, tmp_path / "cache", 1)
+    ledger = PeopleLedger(images={case: data.fingerprint(case)})
+    assert Intake(tmp_path, ledger, data, CLASSES, 1).take(Assignments()) == []
+    assert (tmp_path / ledger.label(case).file).is_file()
+    images = tmp_path / "images"
+    (images / f"{case}.nii.gz").rename(images / f"{case}y.nii.gz")
+    with pytest.raises(DataError, match=r"^images: The name of .*xy\.nii\.gz is too long: it has 236 bytes before its"):
+        find_people_data(images)
 
 
 def test_each_version_of_a_refused_file_is_noted_by_its_hash(desk):

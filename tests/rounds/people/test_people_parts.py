@@ -26,6 +26,7 @@ from svgd_monai.rounds.people.ledger import Entry, Label, PeopleLedger
 from svgd_monai.rounds.people.loop import PeopleLearning
 from svgd_monai.rounds.people.notes import Complaint, read_notes
 from svgd_monai.rounds.people.selection import (
+    added,
     assign,
     choose_validation,
     cold_entry,
@@ -34,7 +35,7 @@ from svgd_monai.rounds.people.selection import (
     training_list,
 )
 from svgd_monai.rounds.people.sheet import state_of, write_sheet
-from svgd_monai.rounds.people.state import admit
+from svgd_monai.rounds.people.state import admit, take_round
 from svgd_monai.rounds.people.table import read_assignments
 from svgd_monai.rounds.people.worklists import Worklists
 from svgd_monai.rounds.round import Round
@@ -235,9 +236,27 @@ class TestSelection:
     def test_why_a_case_is_asked_for_is_told_without_what_nobody_knows(self):
         assert cold_entry("a", None, 2, True).why.startswith("its image is constant after preprocessing; ")
         row = {"case": "a", "score": "0.5", "uncertainty": "0.5", "mutual_information": ""}  # of entropy alone
-        entry = scored_entry(row, 1, 4, True)
+        entry = scored_entry(row, 1, 4)
         assert entry.why == "uncertainty 0.5000 (number 1 of 4 unlabelled cases)"
         assert entry.terms == {"score": 0.5, "uncertainty": 0.5, "mutual_information": None}
+
+    def test_a_case_that_is_drawn_is_not_said_to_be_there_for_its_uncertainty(self):
+        row = {"case": "a", "score": "0.5", "uncertainty": "0.5", "mutual_information": "0.25"}
+        entry = scored_entry(row, 5, 5, at_random=True)
+        assert entry.why == "drawn at random"
+        assert entry.terms == {"score": 0.5, "uncertainty": 0.5, "mutual_information": 0.25}
+        assert scored_entry(row, 5, 5, "why not", True).why == "drawn at random; added as the next best: why not"
+
+    def test_each_case_that_tops_a_list_up_takes_the_place_of_one_that_was_chosen(self):
+        scores = [{"case": case, "labelled": str(case in "pqr").lower()} for case in "pqrabcdef"]
+        free = "a labelled case that is drawn again needs no new label"
+        gone = "a case that was chosen is labelled, declined or held out by now"
+        assert added("abcd", scores, "apqb", False) == {"c": free, "d": free}
+        assert added("acd", scores, "apb", False) == {"c": free, "d": gone}
+        assert added("ab", scores, "abp", False) == {}
+        assert added("cd", scores, "abp", True) == dict.fromkeys(
+            "cd", "no case that was on the list before is left to label"
+        )
 
     def test_who_begins_changes_from_list_to_list(self):
         first = [assign(["case_1"], ["ann", "bob", "cleo"], 0, number, {})["case_1"] for number in range(4)]
@@ -377,6 +396,15 @@ class TestLedger:
         assert ["labels/x is no label" in sheet for sheet in sheets] == [False, True]
         assert ["y is bad" in sheet for sheet in sheets] == [True, True]
 
+    def test_a_name_that_the_sheet_cannot_show_is_said_to_be_copied_from_the_table(self, tmp_path):
+        ledger, told = self.ledger(), "Copy these names from the column save"
+        assert told not in write_sheet(tmp_path, 0, ledger, [], {}).read_text()
+        ledger.worklists[0].append(Entry("a b  c"))
+        text = write_sheet(tmp_path, 0, ledger, [], {}).read_text()
+        (line,) = [line for line in text.splitlines() if line.startswith(told)]
+        assert line.endswith(": a b c.")
+        assert "case_" not in line
+
     def test_the_newest_worklist_says_who_is_asked(self):
         ledger = self.ledger()
         ledger.worklists.append([Entry("case_2", ("ann", "bob"))])
@@ -399,6 +427,29 @@ class TestLedger:
         ledger.validation.append(["case_2", "case_5"])
         assert ledger.kept_validation == ["case_2", "case_5"]
         assert "case_3" not in ledger.unlabelled
+
+    def test_a_label_is_pending_until_the_newest_round_uses_its_file(self):
+        ledger = self.ledger()
+        ledger.held_out["validation"] = {"own": "sha"}
+        assert ledger.pending == ["case_1", "case_2"]
+        items = [
+            {"case": case, "label": f"/run/labels_accepted/x.{sha}.nii.gz"}
+            for case, sha in (("case_1", "a"), ("case_2", "c"))
+        ]
+        own = [{"case": "own", "label": "/sets/own.nii.gz"}]
+        take_round(ledger, RoundDatalist([items[0]] * 2, [items[1], *own], [], []))
+        assert (ledger.training, ledger.validation) == ([["case_1"] * 2], [["case_2"]])
+        assert ledger.validating == [{"case_2", "own"}]
+        assert (ledger.pending, ledger.fresh) == ([], [])
+        ledger.labels["case_2"].append(label("ann", "d"))
+        assert ledger.pending == [], "bob's, who was asked first, still trains"
+        ledger.labels["case_1"].append(label("", "e"))
+        assert ledger.pending == ["case_1"]
+        ledger.labels["case_2"].append(label("bob", "f"))
+        assert ledger.pending == ["case_1", "case_2"], "those that validate too"
+        assert ledger.fresh == []
+        ledger.labels["case_1"].append(label("", "a"))
+        assert ledger.pending == ["case_2"], "back at what it was"
 
     def test_of_two_labels_the_one_of_who_was_asked_first_trains(self):
         ledger = self.ledger()
@@ -464,6 +515,20 @@ class TestBeginning:
             begins.append(people._may_begin(1))
         assert begins == [False, True]
 
+    def test_a_changed_label_begins_a_round_where_nothing_is_left_to_do_and_not_before(self, caplog):
+        people = self.people(min_new_labels=1)
+        ledger = people.people
+        ledger.in_use = dict.fromkeys(CASES[:4], "x.a.nii.gz")
+        ledger.labels["case_0"].append(label(sha="b"))
+        ledger.declined = {case: {} for case in CASES[5:]}
+        assert not people._may_begin(1), "case_4 is still to do"
+        ledger.declined["case_4"] = {}
+        assert people._may_begin(1)
+        ledger.in_use["case_0"] = "x.b.nii.gz"
+        caplog.set_level("INFO")
+        assert not people._may_begin(1)
+        assert caplog.messages == ["No case is left to label (4 labelled, 6 declined). The run in run waits."]
+
     @pytest.mark.parametrize("warm_start", [False, True])
     def test_what_has_trained_may_validate_only_where_each_training_starts_anew(self, warm_start, monkeypatch):
         people = self.people(warm_start=warm_start, min_validation=2)
@@ -507,6 +572,35 @@ class TestWorklists:
         asked = {entry.case: entry.annotators for entry in ledger.worklists[1]}
         assert asked == {"a": ("ann",), "b": ("bob",), "c": ("bob",)}
 
+    @pytest.mark.parametrize(
+        ("keys", "why"),
+        [
+            ({"acquisition": "entropy"}, "uncertainty 0.{} (number {} of 4 unlabelled cases)"),
+            ({"acquisition": "random"}, "drawn at random"),
+            ({"acquisition": "random_foreground"}, "drawn at random"),
+            ({"acquisition": "entropy", "shuffle_scores": True}, "drawn at random"),
+        ],
+    )
+    def test_cases_that_join_a_declined_list_are_not_said_to_be_there_for_one_drawn_again(self, keys, why, tmp_path):
+        ledger = PeopleLedger(images=dict.fromkeys("abcdl", ""), labels={"l": [label()]}, queries=[["a", "l"]])
+        settings = {"annotators": None, "double_annotated": 0, "queries_per_round": 2, "shuffle_scores": False, **keys}
+        lists = Worklists(RunFolder(tmp_path), Stages({}, {}), settings, {}, ledger, SimpleNamespace(pool={}))
+        lists.handout = Mock(write=lambda number, entries, *_: entries)
+        rows = [{"case": case, "uncertainty": f"0.{9 - rank}", "mutual_information": None, "score": 0, "rank": rank,
+                 "labelled": str(case == "l").lower()} for rank, case in enumerate("albcd", start=1)]  # fmt: skip
+        write_csv(tmp_path / "round_000/scores.csv", list(rows[0]), rows)
+        lists.follow(1)
+        ledger.declined = {"a": {}, "b": {}}
+        lists.follow(1)
+        more = "; added as the next best: "
+        free = f"{more}a labelled case that is drawn again needs no new label"
+        again = f"{more}no case that was on the list before is left to label"
+        numbers = [("8000", 1), ("6000", 2), ("5000", 3), ("4000", 4)]
+        ends = ["", free, again, again]
+        assert [(entry.case, entry.why) for entry in ledger.worklists[1]] == [
+            (case, why.format(*given) + end) for case, given, end in zip("abcd", numbers, ends, strict=True)
+        ]
+
     @pytest.mark.parametrize(("declined", "listed"), [("", "ab"), ("ab", "c"), ("abc", "")])
     def test_of_images_that_joined_as_many_are_asked_for_as_after_any_round(self, declined, listed, tmp_path):
         """And of none nothing is handed out."""
@@ -534,10 +628,11 @@ class TestWorklists:
 class TestState:
     def test_the_folders_and_the_leave_to_go_outside_are_handed_on(self, monkeypatch):
         monkeypatch.setattr(state, "find_people_data", lambda *folders, **keys: (folders, keys))
-        settings = {"images": "i", "validation": "v", "test": "t", "allow_outside": True, "double_annotated": 0,
-                    "annotators": None, "classes": ["background", "organ"], "num_classes": 2}  # fmt: skip
+        settings = {"images": "i", "validation": "v", "test": "t", "allow_outside": True, "on_bad_case": "skip",
+                    "double_annotated": 0, "annotators": None, "classes": ["background", "organ"],
+                    "num_classes": 2}  # fmt: skip
         found, classes = state.find_cases(settings, Path("metadata.json"))
-        assert found == (("i", "v", "t"), {"allow_outside": True})
+        assert found == (("i", "v", "t"), {"allow_outside": True, "on_bad_case": "skip"})
         assert classes == {0: "background", 1: "organ"}
 
     @pytest.mark.parametrize(
@@ -569,6 +664,30 @@ class TestState:
             read_datalist(each.datalist_file, dataset),
         ):
             assert [item["case"] for item in found.unlabeled] == list(unlabelled if anew else known)
+
+    @pytest.mark.parametrize(
+        ("labels", "declined", "rounds", "done", "end"),
+        [
+            ("ab", "c", 4, True, ": no case is left to label (2 labelled, 1 declined)"),
+            ("ab", "c", 0, True, ": no case is left to label (2 labelled, 1 declined)"),
+            ("ab", "", 0, True, "; a higher number of rounds continues it"),
+            ("abc", "", 0, True, "; a higher number of rounds continues it"),
+            ("ab", "", 4, False, None),
+            ("abc", "", 4, False, None),
+            ("aB", "c", 0, True, "; a higher number of rounds continues it"),
+            ("aB", "c", 4, False, None),
+        ],
+    )
+    def test_a_run_is_done_where_nothing_is_left_and_says_what_continues_it(self, labels, declined, rounds, done, end):
+        """A capital is a case whose label has changed since the round."""
+        ledger = PeopleLedger(images=dict.fromkeys("abc", ""), training=[["a", "b"]], validation=[[]])
+        ledger.in_use = dict.fromkeys("ab", "x.a.nii.gz")
+        ledger.labels = {case.lower(): [label(sha="a" if case.islower() else "b")] for case in labels}
+        ledger.declined = {case: {} for case in declined}
+        folder = SimpleNamespace(lacks_tables=lambda rounds: False)
+        assert state.is_done(ledger, folder, rounds) is done
+        assert end is None or state.finished(ledger) == end
+        assert not state.is_done(ledger, SimpleNamespace(lacks_tables=lambda rounds: True), rounds)
 
     def test_a_label_of_other_content_is_another_item(self, tmp_path):
         data, items = SimpleNamespace(fingerprint=lambda case: {"v": "sha_v+truth"}.get(case, f"sha_{case}")), []
@@ -648,6 +767,12 @@ POOL = [PoolState(20 - n, 0.5 + 0.05 * n) for n in range(5)]
 class TestAdvice:
     def rounds(self, values, **keys):
         return [row(n, 4 + 2 * n, **{"test": v, **keys}) for n, v in enumerate(values)]
+
+    def test_rounds_of_changed_labels_alone_have_a_gain_and_none_per_label(self):
+        curve = [row(0, 4, 0.5), row(1, 4, 0.75)]
+        text = advise(curve, [PoolState(0, None)] * 2, [first(0)] * 2, [], 0.001)
+        assert "With no label more than in round 0 the test Dice went from 0.5000 to 0.7500." in text
+        assert "no earlier one" not in text
 
     def test_it_is_too_early_before_three_rounds(self):
         text = advise(self.rounds([0.5, 0.5, 0.5]), POOL[:3], [first(4)] * 3, [], 0.01)

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import signal
 
 import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from labelling import Team, curve, datalist
@@ -248,6 +250,33 @@ def test_labels_that_come_after_the_end_are_trained_on(pool, tmp_path):
     committee.unlink()  # for its size: no wish for another training
     assert "is finished" in team.works()
     assert not committee.exists()
+
+
+def test_a_label_that_changes_when_no_case_is_left_is_trained_on_while_rounds_are_left(pool, tmp_path):
+    images = tmp_path / "images"
+    add_images(pool, images, range(5, 10))
+    team = Team(pool, tmp_path / "run", images=images, rounds=1, min_new_labels=3)
+    team.works()
+    asked = team.worklist(0)
+    team.label(*asked)
+    rest = [case for case in (f"phantom_mr_{number:03d}" for number in range(5, 10)) if case not in asked]
+    team.note("declined.txt", *(f"{case}: motion" for case in rest))
+    nothing = "no case is left to label (3 labelled, 2 declined)"
+    assert f"The pool is exhausted: after 0 rounds {nothing}. 1 further round was not run." in team.works()
+    assert team.works().rstrip().endswith(f"is finished: {nothing}.")
+    for number, case in enumerate(asked[:2], start=1):
+        team.save(case, lambda values, affine: (np.roll(values, 1, 1), affine))
+        if number == 1:  # between the queries of a round that was the last and the worklist after it
+            stop = ("svgd_monai.rounds.people.worklists", "Worklists", "follow", 1, None)
+            assert team.command(deadly=stop, rounds=number).code == -signal.SIGKILL
+        else:
+            assert team.works().rstrip().endswith("is finished; a higher number of rounds continues it.")
+        assert "is complete" in team.works(rounds=number)
+        new = team.ledger["cases"][case]["labels"][-1]["file"]
+        assert f"./{new}" in (team.folder / f"round_{number:03d}/datalist.json").read_text()
+        assert f"./{new}" not in (team.folder / f"round_{number - 1:03d}/datalist.json").read_text()
+        assert team.works(rounds=number).rstrip().endswith(f"is finished: {nothing}.")
+    assert [row["unique_labels"] for row in curve(team.folder)] == ["3", "3", "3"]
 
 
 def test_images_that_join_while_all_others_are_declined_are_asked_for(pool, tmp_path):
