@@ -175,7 +175,7 @@ def mutual_information_of_counts(counts: Tensor, voxels: int) -> Tensor:
         (K,) float64, nats.
     """
     joint, own, other = (_sum_n_log_n(n, voxels) for n in (counts.flatten(1), counts.sum(2), counts.sum(1)))
-    whole = _n_log_n(torch.tensor([voxels], device=counts.device), voxels)
+    whole = _n_log_n(torch.full((1,), voxels, device=counts.device), voxels)
     # Rounding leaves the MI of independent images at ±1e-15.
     return (whole + joint - own - other).to(torch.float64).mul_(_unit(voxels) / voxels).clamp_(min=0)
 
