@@ -25,6 +25,7 @@ def warn_certain(uncertainty: Sequence[float]) -> None:
     """Say where no case of several has any uncertainty, which no strategy could then rank by."""
     if len(uncertainty) > 1 and not any(uncertainty):
         logger.warning(
-            "the uncertainty of all cases is 0, which tells none from another: classes in place of probabilities have "
-            "none (leave out what makes them, such as AsDiscreted), and a single member disagrees with nobody"
+            "the uncertainty of all cases is 0, which tells none from another, as where predictions are classes in "
+            "place of probabilities (leave out what makes them, such as AsDiscreted), or where a single member "
+            "disagrees with nobody"
         )

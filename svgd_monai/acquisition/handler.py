@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from svgd_monai.acquisition.cautions import warn_certain, warn_undefined
 from svgd_monai.acquisition.names import PoolNames
 from svgd_monai.acquisition.outputs import items_of, statistics_of, voxel_ml
+from svgd_monai.acquisition.ranking import write_ranking
 from svgd_monai.acquisition.reduction import MapReduction, slabs
 from svgd_monai.acquisition.score import NormaliseName, rank_cases
 from svgd_monai.acquisition.strategies import get_strategy, select
@@ -37,9 +38,6 @@ COLUMNS = (
     "case", "uncertainty", "mutual_information", "score", "rank", "labelled", "queried", "foreground_ml",
     "disagreement",
 )  # fmt: skip
-
-
-RANKING_COLUMNS = ("rank", "case", "score", "uncertainty", "mutual_information", "foreground_ml")
 
 
 class AcquisitionHandler:
@@ -228,20 +226,6 @@ class AcquisitionHandler:
             }
             for rank, index in enumerate(rank_cases(scores, view.cases, view.labelled.tolist()), start=1)
         ]
-
-
-def write_ranking(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the order in which to label.
-
-    Args:
-        path: of the CSV.
-        rows: of ``scores.csv``, those of the unlabelled cases in their order.
-
-    Raises:
-        OSError: the file system refuses.
-    """
-    ranked = [{**{key: row[key] for key in RANKING_COLUMNS}, "rank": rank} for rank, row in enumerate(rows, start=1)]
-    write_csv(path, RANKING_COLUMNS, ranked)
 
 
 def _let_go(engine: Engine) -> None:

@@ -66,8 +66,9 @@ class PoolNames:
 def _file(item: Mapping[str, Any]) -> str:
     """The path of the item's image; empty where it is not known."""
     image = item.get("image")
-    known = image if isinstance(image, (str, os.PathLike)) else getattr(image, "meta", {}).get("filename_or_obj", "")
-    return str(known)
+    if isinstance(image, (str, os.PathLike)):
+        return str(image)
+    return str((getattr(image, "meta", None) or {}).get("filename_or_obj", ""))
 
 
 def _twice(case: str, one: str, other: str) -> DataError:

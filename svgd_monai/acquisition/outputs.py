@@ -98,6 +98,8 @@ def _probabilities(prediction: Tensor, key: str) -> Tensor:
 
 def _of_one_channel(prediction: Tensor, low: float, high: float, within: float, key: str) -> Tensor:
     """(1, 2, ...) from the probability of the foreground, (1, 1, ...)."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return torch.cat([-prediction.float(), prediction.float()], dim=1)
     if low < -within or high > 1 + within:
         raise SettingsError(
             f"postprocessing: {key} has one channel, with values from {low:g} to {high:g}, which are no "
@@ -107,8 +109,8 @@ def _of_one_channel(prediction: Tensor, low: float, high: float, within: float, 
     # Of one value alone they may be a sigmoid's.
     if not prediction.is_floating_point() or (low == 0 and high == 1 and _are_whole(prediction)):
         raise SettingsError(
-            f"postprocessing: {key} has one channel of whole numbers, whose uncertainty is 0 everywhere; leave out "
-            "what makes classes of the probabilities, such as AsDiscreted."
+            f"postprocessing: {key} has one channel of whole numbers, which are classes and no probabilities; leave "
+            "out what makes them, such as AsDiscreted."
         )
     foreground = prediction.float().clamp(0, 1)
     return torch.cat([1 - foreground, foreground], dim=1)

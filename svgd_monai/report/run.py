@@ -121,7 +121,8 @@ def read_run(folder: Path, place: str, notes: list[str]) -> Run:
     if not measured[-1]:
         last = int(labels[measured][-1])
         notes.append(f"{place} has no test Dice in its last round; its final one is that of {last} labels.")
-    return Run(folder, place, method, seed, is_full_data(settings, labels[0], cases), record, table)
+    full = is_full_data(settings, labels[0], count_split(record))
+    return Run(folder, place, method, seed, full, record, table)
 
 
 def read_round(run: Run, number: int, name: str) -> list[dict[str, str]]:
@@ -168,14 +169,18 @@ def count_cases(folder: Path, record: Mapping[str, Any]) -> int:
     Raises:
         RunFolderError: its ledger is damaged.
     """
-    split = len(split_cases(record, "initial")) + len(split_cases(record, "pool"))
-    path = folder / LEDGER_FILE
+    split, path = count_split(record), folder / LEDGER_FILE
     if split or not path.is_file():
         return split
     ledger = read_json(path)
     cases = ledger.get("cases") if isinstance(ledger, dict) else None
     known = [case for case in cases.values() if isinstance(case, dict)] if isinstance(cases, dict) else []
     return sum(bool(case.get("labelled")) or not case.get("declined") for case in known)
+
+
+def count_split(record: Mapping[str, Any]) -> int:
+    """Cases of the initial set and the pool together; 0 where ``run.json`` does not say."""
+    return len(split_cases(record, "initial")) + len(split_cases(record, "pool"))
 
 
 def split_cases(record: Mapping[str, Any], role: str) -> list[str]:

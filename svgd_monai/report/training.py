@@ -15,6 +15,7 @@ from svgd_monai.report.run import Run
 from svgd_monai.report.text import one_line
 
 #: Settings, and components of an overlay, that say how much a committee is trained, on what, and with which network.
+#: ``warm_start`` is none of them: a run on the full data has one training, which begins anew in either way.
 TRAINING = (
     "architecture", "augmentation", "batch_size", "crop", "features", "intensity", "learning_rate",
     "learning_rate_schedule", "loss", "network", "network_def", "optimizer", "pad_to", "preprocessing", "roi_size",

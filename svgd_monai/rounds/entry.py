@@ -63,7 +63,7 @@ def active_learning(
     files = stage_files(stages, folder)
     imports = parser.get("imports", [])
     if not is_first():
-        return Follower(SharedStages(files, {**components, **settings}, imports))
+        return Follower(SharedStages(files, {**components, **settings}, imports, folder=folder))
     learning = PeopleLearning if settings["oracle"] == "people" else ActiveLearning
     return learning(
         settings=settings,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from svgd_monai.acquisition.handler import COLUMNS, QUERIES_FILE, SCORES_FILE, write_ranking
+from svgd_monai.acquisition.handler import COLUMNS, QUERIES_FILE, SCORES_FILE
+from svgd_monai.acquisition.ranking import write_ranking
 from svgd_monai.committee.keeper import TRAINING_FILE
 from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.evaluation.cases import case_rows, summarise_results

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import pydoc
+import re
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -184,6 +185,8 @@ class Stages:
 
 
 def _component(config: Any) -> Any:
-    """What the ``_target_`` of a configuration names; None of anything else."""
+    """What the ``_target_`` of a configuration names, or an expression that is its bare call; None of anything else."""
     target = config.get("_target_") if isinstance(config, dict) else None
+    if isinstance(config, str) and (call := re.fullmatch(r"\$\s*([\w.]+)\(\s*\)", config.strip())):
+        target = call[1]
     return pydoc.locate(target) if isinstance(target, str) else None

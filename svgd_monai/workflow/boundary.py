@@ -163,8 +163,8 @@ def _threads() -> Iterator[None]:
 
 def _terminate(*_: Any) -> NoReturn:
     # A signal to the whole group ends a loader's workers too, and torch would raise, wherever the end has come to, that
-    # they are gone.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # they are gone. (Without any handler, Python itself complains of a signal that is waiting already.)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     raise _Terminated
 
 

@@ -13,10 +13,11 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -88,10 +89,19 @@ def stale_files(bundle: str | os.PathLike[str]) -> list[Stale]:
             )
         wanted = f"{head}\n\n{MARKER}\n{wiring(stage, own)}"
         if text != wanted:
-            known = [(key, block.rstrip()) for key, block in _blocks(wiring(stage))]
-            lost = [key for key, block in _blocks(rest) if key and (key, block.rstrip()) not in known]
+            known = yaml.safe_load(wiring(stage))
+            lost = [key for key, block in _blocks(rest) if key and _differs(block, known)]
             found.append(Stale(path, text, wanted, lost))
     return found
+
+
+def _differs(block: str, known: Mapping[str, Any]) -> bool:
+    """Whether a key's value is not the package's; its comments may be."""
+    try:
+        content = yaml.safe_load(block)
+    except yaml.YAMLError:  # such as a reference to an anchor
+        return True
+    return not (isinstance(content, dict) and content.items() <= known.items())
 
 
 def wire(bundle: str | os.PathLike[str], check: bool = False) -> list[Path]:

@@ -96,7 +96,7 @@ def test_logits_of_several_classes_become_their_softmax(prediction):
 MASK = (logits(1) > 0).float()
 NO_UNCERTAINTY = {
     "logits of one channel": (logits(1, scale=5.0), r"Activationsd\(keys='pred', sigmoid=True\)"),
-    "an argmax": (MASK, "one channel of whole numbers, whose uncertainty is 0 everywhere"),
+    "an argmax": (MASK, "one channel of whole numbers, which are classes and no probabilities"),
     "an argmax in whole numbers": (torch.zeros(1, 4, 5, 6, dtype=torch.long), "one channel of whole numbers"),
     "an argmax of more classes": (2 * MASK, "one channel, with values from 0 to 2, .* such as AsDiscreted"),
     "several sigmoids": (logits(3).sigmoid(), "3 channels between 0 and 1 that do not sum to 1, as sigmoids do"),
@@ -113,6 +113,18 @@ def test_a_prediction_that_is_no_probability_of_classes_is_refused(name):
             statistics_of(output)
     with pytest.raises(SettingsError, match=r"^postprocessing: pred_1 has "):
         statistics_of([{"pred_0": logits(2), "pred_1": prediction}])
+
+
+@pytest.mark.parametrize(
+    ("value", "channels"),
+    [(math.inf, 1), (-math.inf, 1), (math.nan, 1), (math.inf, 2), (math.nan, 2)],  # a logit of −∞ is a chance of 0
+)
+def test_a_value_that_is_not_finite_is_no_matter_of_the_kind_of_prediction(value, channels):
+    """The handler names its case."""
+    prediction = torch.full((channels, 4, 5, 6), 0.5)
+    prediction[0, 1, 2, 3] = value
+    (statistics,) = statistics_of([{"pred": prediction}])
+    assert not torch.isfinite(statistics[..., 1, 2, 3]).all()
 
 
 def evaluated(folder, items, post=None, channels=1, **options):

@@ -202,6 +202,16 @@ class TestWire:
         assert told.startswith(f"{path}: replaced below the line: mine, architecture.")
         assert {"-mine: 3", "-  _target_: SegResNet", "+  _target_: BasicUNet"} <= set(lines)
 
+    def test_a_comment_below_the_line_is_nothing_of_the_users_own(self, copy, capsys):
+        """As an upgrade changes them: nobody is to keep a default of ours for its comment."""
+        path = copy / "configs/train.yaml"
+        before = path.read_text()
+        path.write_text(before.replace("# or cosine", "# or a cosine"))
+        assert path.read_text() != before
+        main([str(copy)])
+        assert path.read_text() == before
+        assert capsys.readouterr().out == ""
+
     @pytest.mark.parametrize(
         ("head", "sentence"),
         [

@@ -305,6 +305,8 @@ class TestRun:
             ({"initialize": "[{_target_: svgd_monai.workflow.join}, {_target_: svgd_monai.workflow.enter},"
               "{_target_: svgd_monai.workflow.connect}]", "finalize": "[{_target_: svgd_monai.workflow.leave}]",
               "steps": "[$@note(1)]"}, [1]),
+            ({"initialize": "[$svgd_monai.workflow.enter()]", "run": "[$svgd_monai.workflow.run_steps( ), $@note(2)]",
+              "steps": "[$@note(1)]"}, [1, 2]),
         ],
     )  # fmt: skip
     def test_a_stage_runs_as_its_configuration_by_itself(self, sections, expected, tmp_path):

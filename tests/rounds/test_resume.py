@@ -7,7 +7,7 @@ import signal
 import pytest
 from runs import KEYS, arguments, curve, outcome, run
 
-from svgd_monai.acquisition.handler import write_ranking
+from svgd_monai.acquisition.ranking import write_ranking
 from svgd_monai.files import read_csv
 
 ROUNDS = KEYS["rounds"]

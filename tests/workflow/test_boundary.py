@@ -23,6 +23,7 @@ from svgd_monai.workflow import boundary, calling_workflow, enter, run_steps
 #: A program that is reading batches with two workers.
 LOADING = """
 import time
+import torch
 from torch.utils.data import DataLoader
 from svgd_monai.workflow import boundary
 
@@ -31,10 +32,13 @@ class Slow(list):
         time.sleep(0.02)
         return index
 
+work = torch.rand(1500, 1500)
 with boundary():
     for number, _ in enumerate(DataLoader(Slow(range(3000)), num_workers=2)):
         if number == 3:
             print("ready", flush=True)
+        for _ in range(number > 3 and 20):  # signals wait while torch computes
+            work @ work
 """
 
 

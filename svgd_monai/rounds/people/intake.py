@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from svgd_monai.data.check_cache import CaseFacts
@@ -21,7 +19,7 @@ from svgd_monai.data.people import PeopleData
 from svgd_monai.errors import DataError
 from svgd_monai.files import write_bytes
 from svgd_monai.rounds.people.annotators import compare_annotators, name_annotators
-from svgd_monai.rounds.people.cost import correction, empty_label, read_classes
+from svgd_monai.rounds.people.cost import empty_label
 from svgd_monai.rounds.people.handed import Handed, handed_files
 from svgd_monai.rounds.people.ledger import Label, PeopleLedger, now
 from svgd_monai.rounds.people.notes import (
@@ -33,7 +31,7 @@ from svgd_monai.rounds.people.notes import (
     read_notes,
     unheeded,
 )
-from svgd_monai.rounds.people.presegmentation import misplaced, presegmentation_of, saved_over
+from svgd_monai.rounds.people.presegmentation import misplaced, with_correction
 from svgd_monai.rounds.people.table import Assignments
 
 logger = logging.getLogger(__name__)
@@ -168,7 +166,7 @@ class Intake:
             annotator = handed.slot or assignments.annotators.get(handed.case) or self.annotator
             volumes = {name: facts.volume_ml[value] for value, name in self.classes.items() if value > 0}
             label = Label(handed.slot, annotator, file, digest, now(), handed.shown, volumes)
-            label = self._with_cost(handed.case, label, incoming)
+            label = with_correction(self.root, self.ledger, self.classes, handed.case, label, incoming)
             write_bytes(self.root / file, content)  # on the disk before the ledger names it
         except DataError as error:
             sentence = str(error).replace(str(incoming), handed.shown).replace(str(handed.path), handed.shown)
@@ -210,23 +208,6 @@ class Intake:
                 f"into {LABELS_FOLDER}/{CONFIRMED_FILE}."
             )
         return facts
-
-    def _with_cost(self, case: str, label: Label, copy: Path) -> Label:
-        """The label with its difference from the pre-segmentation that it is, else from the newest."""
-        given = presegmentation_of(self.root, self.ledger, case, label.sha256)
-        if given is None:
-            return label
-        path = given[0]
-        try:
-            if saved_over(*given):
-                raise DataError("somebody has saved over it, so its content is lost")
-            difference = correction(read_classes(copy), read_classes(path), self.classes)
-        except (DataError, ValueError) as error:  # a pre-segmentation that somebody has changed costs no label
-            logger.warning("%s cannot be compared with the pre-segmentation (%s).", label.source, error)
-            return label
-        dice = None if math.isnan(difference.dice) else difference.dice
-        return replace(label, corrected_voxels=difference.voxels, corrected_surface_voxels=difference.surface_voxels,
-                       presegmentation_dice=dice)  # fmt: skip
 
     def _refuse(self, handed: Handed, digest: str, sentence: str) -> None:
         self.complaints.append(Complaint(handed.shown, sentence, handed.case))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from svgd_monai.data.nifti import file_hash
 from svgd_monai.errors import DataError
-from svgd_monai.rounds.people.ledger import PeopleLedger, slots
+from svgd_monai.rounds.people.cost import correction, read_classes
+from svgd_monai.rounds.people.ledger import Label, PeopleLedger, slots
 from svgd_monai.rounds.people.notes import Complaint
+
+logger = logging.getLogger(__name__)
 
 
 def presegmentation_of(root: Path, ledger: PeopleLedger, case: str, digest: str = "") -> tuple[Path, str] | None:
@@ -37,6 +44,34 @@ def saved_over(path: Path, made: str) -> bool:
         return file_hash(path) != made
     except DataError:
         return True
+
+
+def with_correction(
+    root: Path, ledger: PeopleLedger, classes: Mapping[int, str], case: str, label: Label, copy: Path
+) -> Label:
+    """The label with its difference from the pre-segmentation that it is, else from the newest.
+
+    Args:
+        root: the run's folder.
+        ledger: of the run.
+        classes: name of each label value, background 0 included.
+        case: the case.
+        label: its label.
+        copy: the label's file.
+    """
+    given = presegmentation_of(root, ledger, case, label.sha256)
+    if given is None:
+        return label
+    try:
+        if saved_over(*given):
+            raise DataError("somebody has saved over it, so its content is lost")
+        difference = correction(read_classes(copy), read_classes(given[0]), classes)
+    except (DataError, ValueError) as error:  # a pre-segmentation that somebody has changed costs no label
+        logger.warning("%s cannot be compared with the pre-segmentation (%s).", label.source, error)
+        return label
+    dice = None if math.isnan(difference.dice) else difference.dice
+    return replace(label, corrected_voxels=difference.voxels, corrected_surface_voxels=difference.surface_voxels,
+                   presegmentation_dice=dice)  # fmt: skip
 
 
 def misplaced(root: Path, ledger: PeopleLedger) -> list[Complaint]:
