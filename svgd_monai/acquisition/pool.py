@@ -170,6 +170,8 @@ class PoolInformation:
         if self._is_constant(image, channel):
             # Resampled, or in a frame about them, its few stray voxels would be more than a few.
             return one.new_full((1, *self.grid), float(one.median()))
+        if self.content == "volume":
+            return on_grid(one, self.grid)
         return on_grid(image, self.grid, self.content)[channel : channel + 1]  # whole: the channels have one frame
 
     def _is_constant(self, image: Tensor, channel: int) -> bool:

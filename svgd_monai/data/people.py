@@ -95,7 +95,19 @@ class PeopleData:
 
     def pool_items(self) -> list[Item]:
         """The items of the pool with the hash of their content as ``fingerprint``; there when the cases are checked."""
-        return [{**item, "fingerprint": self.fingerprint(case)} for case, item in self.pool.items()]
+        return self._known(self.pool)
+
+    def known_items(self) -> list[Item]:
+        """Likewise, the items of all roles."""
+        return self._known(self.items)
+
+    def _known(self, items: Mapping[str, Item]) -> list[Item]:
+        return [{**item, "fingerprint": self.fingerprint(case)} for case, item in items.items()]
+
+    def roles(self) -> dict[str, str]:
+        """The role of every case: ``pool``, ``validation`` or ``test``."""
+        sets = {"pool": self.pool, "validation": self.validation, "test": self.test}
+        return {case: role for role, cases in sets.items() for case in cases}
 
 
 def find_people_data(

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
-import re
-import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 from svgd_monai.data import phantom_ct, phantom_mr
 from svgd_monai.errors import DataError, RunFolderError, SettingsError
 from svgd_monai.files import read_json, reason, write_bytes, write_json
-from svgd_monai.temporaries import TEMPORARY_SUFFIX
+from svgd_monai.temporaries import staging_folder
 
 GENERATOR_VERSION = 1  # raised by every change that changes bytes
 
@@ -140,18 +138,11 @@ def _files(record: dict[str, Any]) -> list[str]:
 
 def _build(target: Path, record: dict[str, Any]) -> None:
     """Write everything beside ``target``, then give it its name as the last act. The caller holds the lock."""
-    temporary = re.compile(rf"\.{re.escape(target.name)}\.\d+{re.escape(TEMPORARY_SUFFIX)}")
-    for sibling in list(target.parent.iterdir()):
-        if temporary.fullmatch(sibling.name):  # left by a process that was killed: no other holds the lock
-            shutil.rmtree(sibling, ignore_errors=True)
-    folder = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
-    try:
+    with staging_folder(target) as folder:
         _write(folder, record)
         if target.exists():
             target.rmdir()  # it is empty; not every system renames over an empty folder
         folder.rename(target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:

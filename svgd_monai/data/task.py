@@ -70,6 +70,7 @@ def load_task(
     Raises:
         DataError: the folder, its list or one of its cases is missing or wrong, or it has another number of classes or
             channels.
+        SettingsError: ``on_bad_case`` is unknown.
     """
     skips = on_bad_case == "skip" and leave_out is None
     dataset, bad = find_cases(dataset_dir, download, on_bad_case, allow_outside, leave_out)

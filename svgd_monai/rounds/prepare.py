@@ -29,7 +29,6 @@ from svgd_monai.data import (
 from svgd_monai.data.entries import Item
 from svgd_monai.errors import SettingsError
 from svgd_monai.rounds.run_folder import RunFolder
-from svgd_monai.rounds.shared import SHARED
 from svgd_monai.rounds.stages import Stages
 from svgd_monai.workflow.targets import check_targets
 
@@ -81,7 +80,7 @@ def check_mended(stages: Stages, folder: RunFolder) -> None:
 
 
 def _check_targets(stages: Stages) -> None:
-    for stage in SHARED:
+    for stage in stages.files:
         check_targets(stages.parser(stage))
 
 

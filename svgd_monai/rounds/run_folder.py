@@ -100,8 +100,12 @@ class RunFolder:
     @property
     def unused(self) -> frozenset[str]:
         """Components, as ``run.json`` calls them, whose stage has left nothing yet: a mistake in one may be mended."""
-        results = {"stages#evaluate": METRICS_FILE, "stages#acquire": SCORES_FILE}
-        return frozenset(key for key, name in results.items() if not any(self.root.glob(f"round_*/{name}")))
+        results = {
+            "stages#evaluate": f"round_*/{METRICS_FILE}",
+            "stages#acquire": f"round_*/{SCORES_FILE}",
+            "stages#inference": "worklist/*/*_seg.nii.gz",  # which suggests labels to people
+        }
+        return frozenset(key for key, pattern in results.items() if not any(self.root.glob(pattern)))
 
     @property
     def begun(self) -> bool:

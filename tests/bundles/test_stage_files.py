@@ -178,7 +178,9 @@ class TestMistakes:
         assert result.exit_code == 1
         assert result.last_line.startswith("stages#train: the training has left no committee; train#handlers needs")
 
-    @pytest.mark.parametrize("stage", ["train", "evaluate", pytest.param("acquire", marks=pytest.mark.long)])
+    @pytest.mark.parametrize(
+        "stage", ["train", "evaluate", pytest.param("acquire", marks=pytest.mark.long), "inference"]
+    )
     @pytest.mark.parametrize(
         ("component", "sentence"),
         [

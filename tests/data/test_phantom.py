@@ -14,6 +14,7 @@ from svgd_monai.data import phantom
 from svgd_monai.data.phantom import make_phantom
 from svgd_monai.data.phantom_shapes import make_axes, smooth_field, tube
 from svgd_monai.errors import DataError, SettingsError
+from svgd_monai.temporaries import temporary_path
 
 MR_CASES, CT_CASES = 60, 12
 
@@ -207,7 +208,10 @@ def test_an_interruption_leaves_nothing_that_looks_complete(tmp_path, monkeypatc
 
 
 def test_what_a_killed_process_left_is_cleared_away_and_nothing_else(tmp_path):
-    names = (".p.123.tmp", ".p.q.123.tmp", ".pq.123.tmp", "p.old")
+    """What another machine, which shares the folder, is writing stays; a lock does not reach every machine."""
+    nobody = 2**31 - 1
+    left = temporary_path(tmp_path / ".p", nobody).name
+    names = (left, f".p.{nobody}.0123456789abcdef.tmp", ".p.q.123.tmp", ".pq.123.tmp", "p.old")
     for name in names:
         (tmp_path / name / "imagesTr").mkdir(parents=True)
     make_phantom(tmp_path / "p", num_cases=1)

@@ -33,10 +33,12 @@ A trial is sound when all three of these hold, and bad otherwise:
 ## What is not protected
 
 - **A changed digit in a result** (`metrics.json`, `cases.csv`, `scores.csv`) is not noticed. Once such a file is
-  written, nothing is decided by it.
+  written, nothing is decided by it, but where people label: there `scores.csv` chooses the next worklist, and
+  `metrics.json` is what the advice goes by.
 - **`run.json` is never made again**, because it alone says what the run was begun with. If it is emptied or lost,
   put it back from your backup. Without a backup the run cannot go on: begin it anew in another `output_dir`.
-  `run.json` is written when the run begins, when you ask for more rounds, and at the end.
+  `run.json` is written when the run begins, when you ask for more rounds or change what may still change, and at the
+  end; where people label also when images join a finished run.
 - **Where people label, `ledger.json` and each round's `datalist.json`** alone say which labels were used when. If one
   is lost, the command ends with a sentence: put it back from your backup, or begin anew in another `output_dir`.
 

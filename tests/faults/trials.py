@@ -197,7 +197,8 @@ DAMAGED = (
     "round_001/datalist.json", "round_000/queries.json", "cache/case_checks.json", "cache/mutual_information.npz",
     "cache/volumes", "round_000/training.json", "round_000/times.json", "learning_curve.csv", "ranking.csv",
 )  # fmt: skip
-#: Results, by which nothing is decided any more: that they are cut off is noticed, another digit in them is not.
+#: Results, by which nothing is decided any more where a data set is the oracle: that they are cut off is noticed,
+#: another digit in them is not.
 RESULTS = ("round_000/metrics.json", "round_000/cases.csv", "round_000/scores.csv")
 NOTICED = ("truncated", "emptied", "lost")
 

@@ -242,7 +242,14 @@ def test_before_a_training_is_saved_its_keys_and_the_components_bind_nobody(tmp_
         folder.open({**smaller, "settings": {**smaller["settings"], "batch_size": 2}})
 
 
-@pytest.mark.parametrize(("stage", "result"), [("evaluate", "metrics.json"), ("acquire", "scores.csv")])
+@pytest.mark.parametrize(
+    ("stage", "result"),
+    [
+        ("evaluate", "round_000/metrics.json"),
+        ("acquire", "round_000/scores.csv"),
+        ("inference", "worklist/round_001/case_seg.nii.gz"),  # as it suggests labels to people
+    ],
+)
 def test_a_stage_that_has_left_nothing_may_be_mended_behind_a_training(tmp_path, stage, result):
     """A mistake in a file of its own shows when the round's training is there already."""
     folder, key = RunFolder(tmp_path), f"stages#{stage}"
@@ -257,7 +264,8 @@ def test_a_stage_that_has_left_nothing_may_be_mended_behind_a_training(tmp_path,
         folder.open({**right, "components": {key: [2]}})
     with pytest.raises(RunFolderError, match=r"^stages#train: differs from the run"):
         folder.open({**right, "components": {**right["components"], "stages#train": [1]}})
-    (tmp_path / "round_000" / result).touch()
+    (tmp_path / result).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / result).touch()
     for asked in (wrong, none):
         with pytest.raises(RunFolderError, match=rf"^{key}: differs from the run"):
             folder.open(asked)

@@ -113,8 +113,8 @@ class PeopleLearning(ActiveLearning):
                 preprocessing = self.stages.parser("acquire").get_parsed_content("preprocessing")
                 volumes, flags_file = Path(settings["cache_dir"]) / "volumes", self.folder.root / FLAGS_FILE
                 compared = self.data.pool if compares_voxels(settings) else ()
-                items = self.data.pool_items()
-                prepare_items(items, preprocessing, volumes, flags_file, self.data.facts, compared=compared)
+                items, roles = self.data.known_items(), self.data.roles()
+                prepare_items(items, preprocessing, volumes, flags_file, self.data.facts, roles, compared)
                 self._go_on()
             finally:
                 if self.writer is not None:

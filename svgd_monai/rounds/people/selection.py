@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from svgd_monai.data.splits import HELD_OUT_LIMIT
+from svgd_monai.data.splits import held_out_sizes
 from svgd_monai.rounds.people.ledger import Entry
 
 #: The strategies whose choice no number of a case explains.
@@ -104,7 +104,7 @@ def choose_validation(
     count = len(labelled)
     if count < least:
         return list(kept)
-    wanted = min(max(count // 5, 1), HELD_OUT_LIMIT) if size is None else size
+    wanted = held_out_sizes(count, size, 0)["validation_cases"]
     free = set(labelled) - set(kept) - set(barred)
     drawn = sorted(free, key=lambda case: hashlib.sha256(f"validation/{case}".encode()).digest())
     return [*kept, *drawn[: max(min(wanted, count - 1) - len(kept), 0)]]

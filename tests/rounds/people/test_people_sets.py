@@ -1,5 +1,6 @@
 """Several annotators, fixed sets of the team's own, labels that are there already, and what may change meanwhile."""
 
+import csv
 import json
 import shutil
 import signal
@@ -69,6 +70,22 @@ def test_one_annotator_cannot_do_what_takes_two(pool, tmp_path, annotators):
     result = Team(pool, tmp_path, **annotators, double_annotated=1).command()
     assert result.code == 1
     assert result.last_line.startswith("double_annotated: two annotators are needed")
+
+
+def test_a_copy_of_a_held_out_scan_in_the_pool_is_flagged(pool, tmp_path):
+    """Its label, once made, would be learnt and measured."""
+    images = tmp_path / "images"
+    shutil.copytree(pool / "imagesTr", images)
+    scan = nib.load(pool / "test/images/phantom_mr_003.nii.gz")
+    values = np.asarray(scan.dataobj, dtype=float)
+    noise = np.random.default_rng(0).normal(0, 0.002 * values.max(), values.shape)
+    nib.save(nib.Nifti1Image((values + noise).astype(np.float32), scan.affine), images / "again.nii.gz")
+    sets = {"validation": pool / "validation", "test": pool / "test"}
+    Team(pool, tmp_path / "run", images=images, **sets).works()
+    with (tmp_path / "run/flagged_cases.csv").open() as file:
+        copies = [row for row in csv.DictReader(file) if row["what"] == "copy"]
+    found = [tuple(row[key] for key in ("case", "role", "other_case", "other_role")) for row in copies]
+    assert ("again", "pool", "phantom_mr_003", "test") in found, found
 
 
 def test_the_teams_own_sets_are_measured_and_no_label_of_the_pool_is_spent_on_them(pool, tmp_path):
