@@ -188,16 +188,19 @@ class AcquisitionHandler:
         if not is_first():
             return
         rows = self._rows(view, scores, queried)
+        if self.count == 0:  # an earlier command may have queried here, by other scores
+            (self.folder / QUERIES_FILE).unlink(missing_ok=True)
         if self.ranking_file is not None:
             write_ranking(self.ranking_file, [row for row in rows if not row["labelled"]])
         write_csv(self.folder / SCORES_FILE, COLUMNS, rows)
         if self.count > 0:
             write_json(self.folder / QUERIES_FILE, queried)
-            new = [case for case in queried if case not in self.labelled]
-            again = [case for case in queried if case in self.labelled]
-            chosen = (("to label next", new), ("drawn again", again))
-            said = [f"; {what}: {', '.join(named)}" for what, named in chosen if named]
-            logger.info("%d cases scored%s", len(cases), "".join(said))
+        new = [case for case in queried if case not in self.labelled]
+        again = [case for case in queried if case in self.labelled]
+        chosen = (("to label next", new), ("drawn again", again))
+        said = [f"; {what}: {', '.join(named)}" for what, named in chosen if named]
+        cases_scored = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
+        logger.info("%s scored%s", cases_scored, "".join(said))
 
     def _gather(self) -> None:
         """Put together what several processes have measured, so that each has all and ranks it alike."""

@@ -53,10 +53,13 @@ def items_of(batch: Any) -> list[Mapping[str, Any]]:
 
 def voxel_ml(item: Mapping[str, Any]) -> float:
     """Volume of a voxel in ml, from the item's ``affine`` or its image's; 1 mm³ where neither is known."""
+    return float(torch.linalg.det(affine_of(item)[:3, :3]).abs()) / 1000.0
+
+
+def affine_of(item: Mapping[str, Any]) -> Tensor:
+    """(4, 4) float64, the item's ``affine`` or its image's; voxels of 1 mm where neither is known."""
     affine = item.get("affine", getattr(item.get("image"), "affine", None))
-    if affine is None:
-        return 1e-3
-    return float(torch.linalg.det(torch.as_tensor(affine, dtype=torch.float64)[:3, :3]).abs()) / 1000.0
+    return torch.eye(4, dtype=torch.float64) if affine is None else torch.as_tensor(affine, dtype=torch.float64)
 
 
 def _member(key: Any) -> re.Match[str] | None:

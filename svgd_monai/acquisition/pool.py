@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -77,15 +78,14 @@ class PoolInformation:
         self.grid = None if grid is None else tuple(grid)
         self.aggregation = aggregation
         self.content = content
-        preprocessing = getattr(dataset, "transform_hash", "")
-        settings = {
+        self._file = store
+        self._settings = {
             "bins": bins,
             "grid": self.grid,
             "content": content,
-            "preprocessing": preprocessing,
+            "preprocessing": getattr(dataset, "transform_hash", ""),
             "format": FORMAT,
         }
-        self.store = InformationStore(store, settings)
         self._position = {case_of(item): index for index, item in enumerate(dataset.data)}
         self._key = {case_of(item): item.get("fingerprint", item["image"]) for item in dataset.data}
         self._shape: torch.Size | None = None  # of the first image, where there is no grid
@@ -96,6 +96,11 @@ class PoolInformation:
             for case, key in self._key.items()
             for channel, suffix in enumerate(self._suffixes)
         }
+
+    @cached_property
+    def store(self) -> InformationStore:
+        """The pairs; read when they are first asked for, for some strategies need none."""
+        return InformationStore(self._file, self._settings)
 
     def __call__(self, cases: Sequence[str], labelled: Sequence[str]) -> Tensor:
         """Information that each case shares with the labelled set.

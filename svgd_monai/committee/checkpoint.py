@@ -50,7 +50,10 @@ def save_committee(
 
 
 def load_committee(
-    path: str | os.PathLike[str], committee: nn.Module, preprocessing: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str],
+    committee: nn.Module,
+    preprocessing: Mapping[str, Any] | None = None,
+    key: str = "committee_file",
 ) -> None:
     """Fill a committee from a committee file of either form.
 
@@ -58,12 +61,13 @@ def load_committee(
         path: a ``committee.pt`` or a ``model.pt``.
         committee: ``Particles`` or ``CommitteeMean`` of the same architecture and number of members.
         preprocessing: what the volumes go through here; compared with what a ``committee.pt`` was trained on.
+        key: of the configuration that names the file.
 
     Raises:
         CheckpointError: the committee was trained on other preprocessing, or the file is missing, damaged, of another
             architecture or number of particles, or not finite.
     """
-    content = _read(path)
+    content = _read(path, key)
     state = _state_dict(content, path)
     _same_preprocessing(content.get("preprocessing"), preprocessing, path)
     if isinstance(committee, Particles):
@@ -101,9 +105,9 @@ def check_model_file(file: str | os.PathLike[str]) -> None:
         raise SettingsError(f"model_file: {folder} cannot be written to; name another file, or say --model_file none.")
 
 
-def _read(path: str | os.PathLike[str]) -> Any:
+def _read(path: str | os.PathLike[str], key: str = "committee_file") -> Any:
     if not Path(path).is_file():
-        raise CheckpointError(f"committee_file: {path} does not exist; train a committee first.")
+        raise CheckpointError(f"{key}: {path} does not exist; train a committee first.")
     try:
         return read_torch(path)
     except RunFolderError as error:

@@ -136,7 +136,7 @@ class CommitteeKeeper:
             return
         torch.manual_seed(self.seed)
         if self.initial is not None:
-            load_committee(self.initial, self.network)
+            load_committee(self.initial, self.network, key="initial_committee")
 
     def keep(self, engine: Engine) -> None:
         """Note the validation, keep the committee if it is the best so far, and write the progress."""

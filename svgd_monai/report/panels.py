@@ -25,6 +25,7 @@ def case_panel(
     classes: Sequence[str] = (),
     unit: str = "nats",
     top: float | None = None,
+    aspect: float = 1.0,
 ) -> Figure:
     """Image, truth, committee mean and uncertainty of one case, in the slice of :func:`uncertain_slice`.
 
@@ -37,6 +38,7 @@ def case_panel(
         classes: names of the C classes, for the legend.
         unit: of the uncertainty.
         top: where the colours of the uncertainty end; None: at its maximum.
+        aspect: height of a voxel in Y by its width in X.
 
     Returns:
         A figure without a window.
@@ -49,17 +51,17 @@ def case_panel(
     grey = _slice(image, level)
     count = probability.shape[0]
     for axis in axes[:3]:
-        axis.imshow(grey, cmap="gray", origin="lower", vmin=0.0, vmax=1.0)
+        axis.imshow(grey, cmap="gray", origin="lower", vmin=0.0, vmax=1.0, aspect=aspect)
     axes[0].set_title(f"slice {level + 1} of {image.shape[2]} from below")
     if truth is None:
         axes[1].set_title("truth unknown")
     else:
-        _overlay(axes[1], _slice(truth, level), count)
+        _overlay(axes[1], _slice(truth, level), count, aspect)
         axes[1].set_title("truth")
-    _overlay(axes[2], _slice(predicted, level), count)
+    _overlay(axes[2], _slice(predicted, level), count, aspect)
     axes[2].set_title("committee mean")
     top = max(float(uncertainty.max()), 1e-6) if top is None else top
-    heat = axes[3].imshow(_slice(uncertainty, level), cmap="magma", origin="lower", vmin=0.0, vmax=top)
+    heat = axes[3].imshow(_slice(uncertainty, level), cmap="magma", origin="lower", vmin=0.0, vmax=top, aspect=aspect)
     axes[3].set_title(f"uncertainty ({unit})" if unit else "uncertainty")
     figure.colorbar(heat, ax=axes[3], shrink=0.8)
     for axis in axes:
@@ -98,7 +100,8 @@ def _slice(volume: Tensor, level: int) -> np.ndarray:
     return torch.as_tensor(volume)[..., level].detach().cpu().float().flip(0).numpy().T
 
 
-def _overlay(axis: Axes, indices: np.ndarray, count: int) -> None:
+def _overlay(axis: Axes, indices: np.ndarray, count: int, aspect: float) -> None:
     colours = ListedColormap([CLASS_COLOURS[index % len(CLASS_COLOURS)] for index in range(count)])
     shown = np.ma.masked_where(indices == 0, indices)
-    axis.imshow(shown, cmap=colours, origin="lower", vmin=-0.5, vmax=count - 0.5, alpha=0.55, interpolation="nearest")
+    axis.imshow(shown, cmap=colours, origin="lower", vmin=-0.5, vmax=count - 0.5, alpha=0.55, interpolation="nearest",
+                aspect=aspect)  # fmt: skip

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from svgd_monai.acquisition import UNITS, get_strategy, maps_from_statistics
 from svgd_monai.acquisition.handler import QUERIES_FILE, SCORES_FILE
+from svgd_monai.acquisition.outputs import affine_of
 from svgd_monai.acquisition.reduction import slabs
 from svgd_monai.files import read_csv, read_json
 from svgd_monai.report.panels import case_panel
@@ -126,7 +127,8 @@ class PoolRecorder:
         # An entropy is measured by what it can be; what members disagree is far from that, and would be black.
         top = math.log(classes) if self.uncertainty_map == "entropy" else None
         probability = mean_probability(statistics[None])[0]
-        return case_panel(case, image[0], probability, uncertainty, truth, self.classes, unit, top)
+        width, height = torch.linalg.vector_norm(affine_of(item)[:3, :2], dim=0).tolist()
+        return case_panel(case, image[0], probability, uncertainty, truth, self.classes, unit, top, height / width)
 
 
 def dice_tag(column: str) -> str | None:

@@ -29,7 +29,8 @@ def log_round(folder: RunFolder, row: Mapping[str, Any], rounds: int | None = No
     number = int(row["round"])
     now, first = disagreement(folder.round(number)), disagreement(folder.round(0))
     logger.info(
-        "Round %d: %d unique labels, validation Dice %s, test Dice %s, mean BALD of the unlabelled cases %s.%s",
+        "Round %d: %d unique labels, validation Dice %s on the working grid, test Dice %s, mean BALD of the unlabelled "
+        "cases %s.%s",
         number,
         row["unique_labels"],
         *(_shown(value) for value in (row["val_dice"], row["test_dice"], now)),

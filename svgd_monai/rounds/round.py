@@ -75,6 +75,7 @@ class Round:
         warm = warm_start and self.number > 0
         initial = str(self.run.committee(self.number - 1)) if warm else None
         self._timed("train", initial_committee=initial, model_file=None, **keys)
+        self._count_what_was_cut_off()
         if not self.trained:
             raise SettingsError(
                 "stages#train: the training has left no committee; train#handlers needs the CommitteeKeeper of the "
@@ -156,6 +157,14 @@ class Round:
         if not isinstance(chosen, list) or not all(isinstance(case, str) for case in chosen):
             raise RunFolderError(f"{path} is not a list of case ids.")
         return chosen
+
+    def _count_what_was_cut_off(self) -> None:
+        """Of a training that a stop cut off, the time before counts as well, which the training itself has kept."""
+        record, path = self.folder / TRAINING_FILE, self.folder / TIMES_FILE
+        if record.is_file():
+            times, whole = read_json(path), float(read_json(record)["seconds"])
+            if times["train"] < whole:
+                write_json(path, {**times, "train": whole})
 
     def _timed(self, stage: str, **keys: Any) -> None:
         seconds = self.stages.run(stage, **{**self.keys, **keys})

@@ -25,7 +25,7 @@ from svgd_monai.workflow.keys import KEYS
 from svgd_monai.workflow.meeting import TERMINATED, check_met, lost_process, meeting, one_voice
 from svgd_monai.workflow.overlays import check_overlays
 from svgd_monai.workflow.parts import note_parts
-from svgd_monai.workflow.sentences import GO_ON, sentence_of, tell_cause
+from svgd_monai.workflow.sentences import BEGIN_ANEW, GO_ON, sentence_of, tell_cause
 from svgd_monai.workflow.settings import as_word, check_like, check_setting
 from svgd_monai.workflow.tracking import check_tracking, tracking_keys
 
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 #: Keys of a configuration that are its own machinery and not handed on.
 MACHINERY = ("_meta_", "imports", "initialize", "run", "finalize", "steps")
 _STEPS = "steps"
+_GO_ON = ("train", "stages")  # which a training has, and what trains: they keep what they have done
 _IN_BUNDLE = ("output_dir", "committee_file", "model_file")  # what lies in the bundle's folder unless it is set
 _LEFT = f"A part of the configuration, such as a hook or a handler, has ended one process of this run; {GO_ON}."
 
@@ -86,7 +87,9 @@ def run_steps() -> None:
         SystemExit: with the sentence of the error, when it is one of the user's or of the file system's.
     """
     with boundary():
-        evaluate_steps(calling_workflow().workflow.parser)
+        parser = calling_workflow().workflow.parser
+    with boundary(goes_on=any(key in parser for key in _GO_ON)):
+        evaluate_steps(parser)
 
 
 def evaluate_steps(parser: ConfigParser) -> None:
@@ -98,17 +101,25 @@ def evaluate_steps(parser: ConfigParser) -> None:
 
 
 @contextmanager
-def boundary() -> Iterator[None]:
-    """Turn an error that a user can mend, however deep MONAI has wrapped it, into an exit with its sentence."""
+def boundary(goes_on: bool = True) -> Iterator[None]:
+    """Turn an error that a user can mend, however deep MONAI has wrapped it, into an exit with its sentence.
+
+    Args:
+        goes_on: whether the same command goes on where this one stops, as sentences on a stop then say.
+    """
+
+    def said(sentence: str) -> str | int:
+        return one_voice(sentence if goes_on else sentence.replace(GO_ON, BEGIN_ANEW))
+
     try:
         with _termination(), _threads():
             yield
     except _Terminated:
-        raise SystemExit(one_voice(f"Terminated; {GO_ON}." if meeting() is None else TERMINATED)) from None
+        raise SystemExit(said(f"Terminated; {GO_ON}." if meeting() is None else TERMINATED)) from None
     except KeyboardInterrupt:
-        raise SystemExit(one_voice(f"Interrupted; {GO_ON}.")) from None
+        raise SystemExit(said(f"Interrupted; {GO_ON}.")) from None
     except SystemExit as end:  # a part's of the user's, or of a boundary within
-        word = one_voice(_LEFT)
+        word = said(_LEFT)
         if meeting() is None or end.code:
             raise
         raise SystemExit(word) from None  # with status 0 the launcher would wait for the others, and they for this one
@@ -119,7 +130,7 @@ def boundary() -> Iterator[None]:
                 tell_cause(error)
             raise
         logger.debug("ended by", exc_info=error)
-        raise SystemExit(one_voice(sentence)) from None
+        raise SystemExit(said(sentence)) from None
 
 
 @contextmanager

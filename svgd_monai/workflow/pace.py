@@ -63,7 +63,9 @@ class Pace:
             seconds = (now - self._first) / warm if warm else now - self._began
             count = total - self._start
             whole = count * seconds
-            more = f", and {self.rounds} such rounds {duration(self.rounds * whole)}" if self.rounds > 1 else ""
+            all_rounds = duration(whole + (self.rounds - 1) * total * seconds)
+            such = f"all {self.rounds} rounds" if self._start else f"{self.rounds} such rounds"
+            more = f", and {such} {all_rounds}" if self.rounds > 1 else ""
             logger.info(
                 "%s: a %s takes %s, so %d of them about %s%s.",
                 self.label, self.unit, duration(seconds), count, duration(whole), more,

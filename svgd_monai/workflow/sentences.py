@@ -18,6 +18,8 @@ from svgd_monai.errors import SvgdMonaiError, causes
 from svgd_monai.files import reason
 
 GO_ON = "the same command goes on where this one stopped"
+#: Of a configuration that keeps nothing of what it has done until it is done.
+BEGIN_ANEW = "the same command begins anew"
 #: What a file system says of itself, though not always of which file: TensorBoard's writer does not.
 _FILE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
 #: What calls a component: MONAI, and the committee for each of its members.

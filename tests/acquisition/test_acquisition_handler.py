@@ -106,6 +106,15 @@ def test_a_pool_that_is_only_ranked_leaves_no_queries(tmp_path):
     assert {row["queried"] for row in rows} == {"false"}
 
 
+def test_a_pool_that_is_only_ranked_leaves_no_queries_of_an_earlier_command(tmp_path, caplog):
+    assert scored(tmp_path)[1]
+    with caplog.at_level("INFO"):
+        rows, queried = scored(tmp_path, count=0)
+    assert queried is None
+    assert {row["queried"] for row in rows} == {"false"}
+    assert f"{len(CASES)} cases scored" in caplog.messages
+
+
 def test_of_several_processes_the_first_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(handler, "is_first", lambda: False)
     with pytest.raises(RunFolderError, match=r"scores\.csv cannot be read"):

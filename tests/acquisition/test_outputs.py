@@ -308,6 +308,16 @@ def test_a_store_of_one_grid_is_not_read_for_another(tmp_path):
     assert torch.equal(found, alone)
 
 
+def test_a_file_that_nobody_asks_is_not_read(tmp_path, caplog):
+    """Strategies without mutual information have no words for a cache of other settings."""
+    path = tmp_path / "information.npz"
+    path.write_bytes(b"nothing")
+    information = PoolInformation(Images("a"), path, (8, 8, 8))
+    assert not caplog.messages
+    information.pairs(CASES[:1], CASES[1:2])
+    assert "cannot be read" in caplog.text
+
+
 def test_information_goes_by_what_a_file_holds_and_not_by_its_name(tmp_path):
     before, moved, rewritten = (Images("a") for _ in range(3))
     for item in moved.data:

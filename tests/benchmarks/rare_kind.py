@@ -1,4 +1,4 @@
-"""Does a strategy find a kind of scan that is rare in the pool, and does that pay? A study that ought to show a gain.
+r"""Does a strategy find a kind of scan that is rare in the pool, and does that pay? A study that ought to show a gain.
 
     python tests/benchmarks/rare_kind.py make --kind upside_down --dataset_dir Task04_Hippocampus --output <folder>
     python -m monai.bundle run --config_file bundles/hippocampus_mri_svgd/configs/study.yaml --dataset_dir <folder> \

@@ -269,3 +269,8 @@ def test_the_command_runs_as_a_module(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "committee_file: none.pt does not exist; train a committee first."
+
+
+def test_a_file_that_is_missing_is_told_by_the_key_that_names_it(tmp_path):
+    with pytest.raises(CheckpointError, match=r"^initial_committee: \S+none\.pt does not exist"):
+        load_committee(tmp_path / "none.pt", torch.nn.Linear(1, 1), key="initial_committee")

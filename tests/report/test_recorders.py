@@ -41,6 +41,12 @@ def test_the_picture_shows_the_least_sure_slice_with_foreground():
     assert uncertain_slice(uncertainty, torch.zeros_like(foreground)) == 0
 
 
+def test_all_parts_of_the_picture_keep_the_proportions_of_the_voxels():
+    image, probability, uncertainty, truth = case()
+    figure = case_panel("a", image, probability, uncertainty, truth, aspect=2.5)
+    assert [axis.get_aspect() for axis in figure.axes[:4]] == [2.5] * 4
+
+
 def test_the_picture_changes_with_each_of_its_parts():
     image, probability, uncertainty, truth = case()
     reference = pixels(case_panel("a", image, probability, uncertainty, truth))
@@ -83,7 +89,7 @@ def test_each_queried_case_is_shown_with_its_own_image_and_truth(tmp_path, monke
         data = [{"case": case, "image": case} for case in cases]  # noqa: RUF012
 
         def __getitem__(self, index):
-            return {"image": cases[self.data[index]["image"]]}
+            return {"image": cases[self.data[index]["image"]], "affine": torch.diag(torch.tensor([-2.0, 6, 4, 1]))}
 
     def transform(files):
         return {"image": cases[files["image"]], "label": 10 + cases[files["label"]]}
@@ -100,8 +106,9 @@ def test_each_queried_case_is_shown_with_its_own_image_and_truth(tmp_path, monke
     )
     shown, places = [], []
 
-    def panel(case, image, _probability, _uncertainty, truth, *_):
+    def panel(case, image, _probability, _uncertainty, truth, *more):
         shown.append((case, float(image.mean()), None if truth is None else float(truth.mean())))
+        assert more[-1] == 3.0, "voxels of 2 mm by 6 mm"
 
     monkeypatch.setattr("svgd_monai.report.recorders.case_panel", panel)
     writer = SimpleNamespace(add_figure=lambda tag, _figure, step: places.append((tag, step)))

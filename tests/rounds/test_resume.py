@@ -1,6 +1,7 @@
 """A run that is killed at any moment and started again ends as if it had not been stopped, bit for bit."""
 
 import json
+import math
 import shutil
 import signal
 
@@ -56,6 +57,9 @@ def test_a_run_killed_and_started_again_equals_an_uninterrupted_one(moment, unin
     assert run(argv).code == 0
     assert outcome(tmp_path) == outcome(uninterrupted)
     assert not list(tmp_path.rglob("*.tmp")), "temporary files of the killed process stay behind"
+    for folder in tmp_path.glob("round_*"):
+        times, training = (json.loads((folder / name).read_text()) for name in ("times.json", "training.json"))
+        assert times.get("train", math.inf) >= training["seconds"], "what was trained before the kill counts as well"
 
 
 def test_a_finished_run_does_nothing(uninterrupted, phantom_mr):

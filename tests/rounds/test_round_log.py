@@ -36,8 +36,8 @@ def test_a_round_is_one_line(folder, caplog, rounds, to_go):
     with caplog.at_level(logging.INFO):
         log_round(folder, row(1, test_dice=None), rounds)
     assert caplog.messages == [
-        "Round 1: 5 unique labels, validation Dice 0.5000, test Dice unknown, mean BALD of the unlabelled cases 0.0310."
-        + to_go
+        "Round 1: 5 unique labels, validation Dice 0.5000 on the working grid, test Dice unknown, mean BALD of the "
+        "unlabelled cases 0.0310." + to_go
     ]
 
 

@@ -383,6 +383,28 @@ class TestConfiguration:
         with pytest.raises(RuntimeError, match="Failed to"):
             opened.run()
 
+    @pytest.mark.parametrize(
+        ("keys", "words"),
+        [
+            ({}, "the same command begins anew"),  # as inference.yaml
+            ({"train": {}}, "the same command goes on where this one stopped"),
+            ({"stages": {}}, "the same command goes on where this one stopped"),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("step", "before"),
+        [
+            ("$os.kill(os.getpid(), 15), time.sleep(60)", "Terminated; "),
+            ("$os.kill(os.getpid(), 2), time.sleep(60)", "Interrupted; "),
+        ],
+    )
+    def test_that_is_stopped_says_what_the_same_command_does(self, workflow, keys, words, step, before):
+        opened = workflow({"imports": ["$import os, time"], "steps": [step], **keys, **RUN})
+        opened.initialize()
+        with pytest.raises(SystemExit) as caught:
+            opened.run()
+        assert caught.value.code == f"{before}{words}."
+
     def test_steps_are_evaluated_in_their_order_and_share_what_they_refer_to(self, workflow):
         made = {"_target_": "collections.deque"}
         opened = workflow({"made": made, "steps": [f"$@made.append({number})" for number in range(12)], **RUN})

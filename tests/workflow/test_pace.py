@@ -66,6 +66,12 @@ def test_a_continued_run_counts_from_where_it_begins(clock, lines):
     assert lines()[1] == "Training, round 3: step 91 of 100, about 3 min to go."
 
 
+def test_the_rounds_behind_a_continued_one_are_whole(clock, lines):
+    run(clock, lambda i: 20, start=60, rounds=11)  # 40 steps and ten times 100
+    first = "Training, round 3: a step takes 20 s, so 40 of them about 13 min, and all 11 rounds 5 h 47 min."
+    assert lines()[0] == first
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
