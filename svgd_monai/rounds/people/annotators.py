@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from svgd_monai.rounds.people.cost import agreement, read_classes
+from svgd_monai.rounds.people.cost import agreement, read_label
 from svgd_monai.rounds.people.ledger import PeopleLedger
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def compare_annotators(root: Path, ledger: PeopleLedger, classes: Mapping[int, s
         files, names = [label.file for label in pair], [label.slot for label in pair]
         if len(pair) < 2 or ledger.agreement.get(case, {}).get("files") == files:
             continue
-        first, second = (read_classes(root / file) for file in files)
+        first, second = (read_label(root / file) for file in files)
         dice = agreement(first, second, classes)
         found = ", ".join(f"{name} {'–' if value is None else f'{value:.3f}'}" for name, value in dice.items())
         logger.info("%s: %s agree to a Dice of %s.", case, " and ".join(names), found)

@@ -39,7 +39,7 @@ class Correction:
     dice: float
 
 
-def read_classes(path: Path) -> Classes:
+def read_label(path: Path) -> Classes:
     """The classes (X, Y, Z) of a label's file.
 
     Raises:

@@ -24,7 +24,7 @@ from svgd_monai.files import read_csv, reason, write_bytes, write_csv, write_jso
 from svgd_monai.report.page import png
 from svgd_monai.report.worklist_panel import greatest, worklist_panel
 from svgd_monai.rounds.people.ledger import Entry, slots
-from svgd_monai.rounds.people.table import WORKLIST_FILE, case_of, filled_in, read_table
+from svgd_monai.rounds.people.table import WORKLIST_FILE, case_of_row, filled_in, read_worklist
 from svgd_monai.rounds.stages import Stages
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class Handout:
         rows: list[dict[str, Any]] = []
         if path.is_file():
             try:
-                rows = [{column: row.get(column, "") for column in columns} for row in read_table(path)]
+                rows = [{column: row.get(column, "") for column in columns} for row in read_worklist(path)]
             except (OSError, ValueError, csv.Error) as error:
                 sentence = f"{path} cannot be read ({reason(error)}); mend it or move it away: cases must be added."
                 raise RunFolderError(sentence) from error
@@ -162,7 +162,7 @@ class Handout:
         rows = [
             row | {"case": case}
             for row in rows
-            if (case := case_of(row)) in stay or (case not in new and filled_in(row, asked))
+            if (case := case_of_row(row)) in stay or (case not in new and filled_in(row, asked))
         ]
         for rank, entry in enumerate(entries, start=len(listed) + 1):
             files: dict[str, Any] = {"image": next(p.name for p in _links(folder, entry.case) if p.exists())}

@@ -86,7 +86,7 @@ class PeopleLearning(ActiveLearning):
             SvgdMonaiError: anything that the user can mend; nothing half-written stays.
         """
         settings = self.settings
-        data, self.classes = state.find_cases(settings, Path(self.components["bundle_root"]) / "configs/metadata.json")
+        data, self.classes = state.find_people(settings, Path(self.components["bundle_root"]) / "configs/metadata.json")
         check_parts(self.stages, self.folder)
         with run_lock(self.folder.root):
             self.folder.remove_temporaries()

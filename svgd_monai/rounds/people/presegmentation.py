@@ -10,7 +10,7 @@ from pathlib import Path
 
 from svgd_monai.data.nifti import file_hash
 from svgd_monai.errors import DataError
-from svgd_monai.rounds.people.cost import correction, read_classes
+from svgd_monai.rounds.people.cost import correction, read_label
 from svgd_monai.rounds.people.ledger import Label, PeopleLedger, slots
 from svgd_monai.rounds.people.notes import Complaint
 
@@ -65,7 +65,7 @@ def with_correction(
     try:
         if saved_over(*given):
             raise DataError("somebody has saved over it, so its content is lost")
-        difference = correction(read_classes(copy), read_classes(given[0]), classes)
+        difference = correction(read_label(copy), read_label(given[0]), classes)
     except (DataError, ValueError) as error:  # a pre-segmentation that somebody has changed costs no label
         logger.warning("%s cannot be compared with the pre-segmentation (%s).", label.source, error)
         return label

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _PUT_BACK = "and nothing else says what it held; put it back from a backup, or begin anew in another output_dir."
 
 
-def find_cases(settings: Mapping[str, Any], metadata: Path) -> tuple[PeopleData, dict[int, str]]:
+def find_people(settings: Mapping[str, Any], metadata: Path) -> tuple[PeopleData, dict[int, str]]:
     """The cases and the classes of a run; no volume is read, nothing is written.
 
     Args:

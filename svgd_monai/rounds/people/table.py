@@ -55,19 +55,19 @@ def read_assignments(paths: Iterable[Path]) -> Assignments:
         if not path.is_file():
             continue
         try:
-            rows = read_table(path)
+            rows = read_worklist(path)
         except (OSError, ValueError, csv.Error) as error:
             sentence = f"{shown} cannot be read ({reason(error)}); annotators and minutes in it do not count."
             result.complaints.append(Complaint(shown, sentence))
             result.unread.append(path)
             continue
-        times = Counter(map(case_of, rows))
+        times = Counter(map(case_of_row, rows))
         for row in rows:
-            _read_row(row, times[case_of(row)] > 1, shown, result)
+            _read_row(row, times[case_of_row(row)] > 1, shown, result)
     return result
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
+def read_worklist(path: Path) -> list[dict[str, str]]:
     """The rows of a table that a spreadsheet may have saved: with commas, semicolons or tabs, with a byte-order mark.
 
     Raises:
@@ -83,7 +83,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
     return [{str(key): unguarded(value) for key, value in row.items() if isinstance(value, str)} for row in rows]
 
 
-def case_of(row: Mapping[str, str]) -> str:
+def case_of_row(row: Mapping[str, str]) -> str:
     """The case of a row, by the names of its files where they agree: a spreadsheet may take 0002 for the number 2."""
     named = {case_id(row.get(column, "").strip()) for column in ("save_as", "image")} - {None}
     return named.pop() or "" if len(named) == 1 else row["case"].strip()
@@ -95,7 +95,7 @@ def filled_in(row: Mapping[str, str], asked: Collection[str] = ()) -> bool:
 
 
 def _read_row(row: Mapping[str, str], double: bool, shown: str, result: Assignments) -> None:
-    case, annotator = case_of(row), row.get("annotator", "").strip()
+    case, annotator = case_of_row(row), row.get("annotator", "").strip()
     if filled_in(row):
         result.tables[case] = shown
     if annotator and not double:

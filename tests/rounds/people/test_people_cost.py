@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from svgd_monai.rounds.people.cost import agreement, correction, empty_label, read_classes, surface_of
+from svgd_monai.rounds.people.cost import agreement, correction, empty_label, read_label, surface_of
 
 CLASSES = {0: "background", 1: "organ", 2: "tumour"}
 
@@ -38,7 +38,7 @@ def test_a_surface_is_what_has_a_face_outside():
 def test_classes_that_were_stored_as_fractions_are_rounded(tmp_path):
     values = np.array([0.9999999, 1.9999998, 0.0, 2.0000002], dtype=np.float32).reshape(1, 2, 2)
     nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "label.nii.gz")
-    assert read_classes(tmp_path / "label.nii.gz").flatten().tolist() == [1, 2, 0, 2]
+    assert read_label(tmp_path / "label.nii.gz").flatten().tolist() == [1, 2, 0, 2]
 
 
 def test_a_label_of_nothing_is_the_same_file_whenever_it_is_made(tmp_path, monkeypatch):

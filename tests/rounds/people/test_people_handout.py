@@ -21,7 +21,7 @@ from svgd_monai.report.worklist_panel import worklist_panel
 from svgd_monai.rounds.people.handout import Handout
 from svgd_monai.rounds.people.ledger import Entry, PeopleLedger
 from svgd_monai.rounds.people.sheet import write_sheet
-from svgd_monai.rounds.people.table import read_table
+from svgd_monai.rounds.people.table import read_worklist
 
 CASES = [f"phantom_mr_{number:03d}" for number in range(1, 4)]
 CLASSES = {0: "background", 1: "anterior", 2: "posterior"}
@@ -113,7 +113,7 @@ def test_an_image_that_is_not_compressed_stands_in_the_table_by_its_own_name(ite
     nib.save(nib.load(items[CASES[0]]["image"]), image)
     items[CASES[0]]["image"] = str(image)
     folder = handed_out(tmp_path, items, CASES[:2])
-    names = [row["image"] for row in read_table(folder / "worklist.csv")]
+    names = [row["image"] for row in read_worklist(folder / "worklist.csv")]
     assert names == [f"{CASES[0]}.nii", f"{CASES[1]}.nii.gz"]
     assert all((folder / name).exists() for name in names)
 
@@ -121,7 +121,7 @@ def test_an_image_that_is_not_compressed_stands_in_the_table_by_its_own_name(ite
 def test_a_table_that_a_kill_left_names_who_is_asked_now(items, tmp_path):
     for name in ("ann", "bob"):
         folder = handed_out(tmp_path, items, CASES[:1], annotators=(name,))
-    assert [row["annotator"] for row in read_table(folder / "worklist.csv")] == ["bob"]
+    assert [row["annotator"] for row in read_worklist(folder / "worklist.csv")] == ["bob"]
 
 
 def test_annotators_find_the_folders_that_they_are_to_save_in(items, tmp_path):
@@ -149,7 +149,7 @@ def test_a_kill_before_the_list_was_in_the_ledger_leaves_no_row_of_a_case_that_i
     lines = table.read_text().splitlines()  # minutes are the last column
     table.write_text("\n".join([*lines[:2], f"{lines[2].replace(f',{second},,', f',{second},zoe,')}12"]) + "\n")
     handout.write(0, [Entry(second), Entry(third)], items, None)  # the first has been declined meanwhile
-    assert [(row["rank"], row["case"], row["annotator"], row["minutes"]) for row in read_table(table)] == [
+    assert [(row["rank"], row["case"], row["annotator"], row["minutes"]) for row in read_worklist(table)] == [
         ("1", second, "zoe", "12"), ("2", third, "", ""),
     ]  # fmt: skip
 
@@ -164,7 +164,7 @@ def test_cases_that_join_a_list_stand_behind_those_that_are_on_it(items, tmp_pat
     handout.write(0, [Entry(first)], odd, None)
     handout.write(0, [Entry(second)], odd, None, [first])
     table = tmp_path / "run/worklist/round_000/worklist.csv"
-    assert [(row["rank"], row["case"], row["save_as"]) for row in read_table(table)] == [
+    assert [(row["rank"], row["case"], row["save_as"]) for row in read_worklist(table)] == [
         ("1", first, f"labels/{first}.nii.gz"), ("2", second, f"labels/{second}.nii.gz"),
     ]  # fmt: skip
     assert "''" not in table.read_text()
@@ -203,7 +203,7 @@ def test_a_pre_segmented_case_tells_what_is_expected_in_it(items, tmp_path, phan
         "first; expected: anterior 1.00 ml, posterior 2.00 ml (members agree to a Dice of 0.50)",
     ]
     assert entries[0].terms["expected_ml_anterior"] == 1.23456789
-    rows = read_table(handout.folder(1) / "worklist.csv")
+    rows = read_worklist(handout.folder(1) / "worklist.csv")
     assert [(row["expected_ml_anterior"], row["agreement_dice"]) for row in rows] == [
         ("1.23457", "0.876"), ("0.0", ""), ("1.0", "0.5"),
     ]  # fmt: skip
@@ -226,7 +226,7 @@ def test_a_pre_segmentation_of_unknown_volumes_is_not_said_to_be_empty(items, tm
     (entry,) = handout.write(1, [Entry(CASES[0], why="first")], items, Path("committee.pt"))
     assert entry.why == "first; expected: structures of unknown volume"
     assert entry.terms["expected_ml_anterior"] is None
-    assert read_table(handout.folder(1) / "worklist.csv")[0]["expected_ml_anterior"] == ""
+    assert read_worklist(handout.folder(1) / "worklist.csv")[0]["expected_ml_anterior"] == ""
 
 
 def test_the_sheet_says_which_value_is_which_class(items, tmp_path):

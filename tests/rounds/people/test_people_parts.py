@@ -631,7 +631,7 @@ class TestState:
         settings = {"images": "i", "validation": "v", "test": "t", "allow_outside": True, "on_bad_case": "skip",
                     "double_annotated": 0, "annotators": None, "classes": ["background", "organ"],
                     "num_classes": 2}  # fmt: skip
-        found, classes = state.find_cases(settings, Path("metadata.json"))
+        found, classes = state.find_people(settings, Path("metadata.json"))
         assert found == (("i", "v", "t"), {"allow_outside": True, "on_bad_case": "skip"})
         assert classes == {0: "background", 1: "organ"}
 

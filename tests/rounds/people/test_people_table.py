@@ -7,7 +7,7 @@ import pytest
 
 from svgd_monai.rounds.people.handout import Handout
 from svgd_monai.rounds.people.ledger import Entry
-from svgd_monai.rounds.people.table import read_assignments, read_table
+from svgd_monai.rounds.people.table import read_assignments, read_worklist
 
 CASES = ["0001", "0002", "0003"]
 CLASSES = {0: "background", 1: "organ"}
@@ -30,7 +30,7 @@ def handout(tmp_path, **settings):
 
 def changed(path, change):
     """Save a table with its rows changed, as a spreadsheet does in some countries."""
-    rows = read_table(path)
+    rows = read_worklist(path)
     for row in rows:
         change(row)
     text = io.StringIO(newline="")
@@ -55,7 +55,7 @@ def test_a_case_that_a_spreadsheet_took_for_a_number_keeps_what_people_wrote(ite
     assert (found.annotators, found.minutes) == (dict.fromkeys(minutes, "zoe"), minutes)
     assert found.unknown(CASES) == []
     lists.write(0, [Entry("0003")], items, None, CASES[:2])
-    assert [(row["case"], row["annotator"], row["minutes"]) for row in read_table(path)] == [
+    assert [(row["case"], row["annotator"], row["minutes"]) for row in read_worklist(path)] == [
         ("0001", "zoe", "1,5"), ("0002", "zoe", "2,5"), ("0003", "", ""),
     ]  # fmt: skip
     assert read_assignments([path]).minutes == minutes
@@ -108,6 +108,6 @@ def test_no_row_goes_that_a_person_has_filled_in(items, tmp_path):
     with path.open("a") as file:
         file.write("4;total;;;;;;;;;;;;9\r\n5;x;zoe\r\n6;y;bob\r\n")
     lists.write(0, [Entry("0001", ("bob",))], items, None)
-    assert [(row["case"], row["annotator"], row["minutes"]) for row in read_table(path)] == [
+    assert [(row["case"], row["annotator"], row["minutes"]) for row in read_worklist(path)] == [
         ("0002", "ann", "9"), ("total", "", "9"), ("x", "zoe", ""), ("0001", "bob", ""),
     ]  # fmt: skip
