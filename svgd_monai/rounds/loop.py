@@ -194,14 +194,14 @@ class ActiveLearning:
         # Always: it follows from the split and the queries, and a damaged one is mended.
         datalist = task.with_fingerprints(round_datalist(task.dataset, ledger.split, ledger.training))
         write_datalist(stages.datalist_file, datalist, task.dataset)
+        shared = self._shared if number == 0 else None
+        if shared is not None:
+            shared.take(stages.folder)
         if not stages.trained:
             logger.info(
                 "Round %d of %d: training on %d labelled cases (%d items).",
                 number, self.rounds, len(ledger.labelled), len(ledger.training),
             )  # fmt: skip
-        shared = self._shared if number == 0 else None
-        if shared is not None:
-            shared.take(stages.folder)
         stages.train(self.settings["warm_start"])
         if shared is not None:
             shared.leave(stages.folder)

@@ -8,6 +8,7 @@ from typing import Any
 from svgd_monai.acquisition.handler import COLUMNS, QUERIES_FILE, SCORES_FILE
 from svgd_monai.acquisition.ranking import write_ranking
 from svgd_monai.committee.keeper import TRAINING_FILE
+from svgd_monai.committee.progress import PROGRESS_FILE
 from svgd_monai.errors import RunFolderError, SettingsError
 from svgd_monai.evaluation.cases import case_rows, summarise_results
 from svgd_monai.evaluation.handler import CASES_FILE, METRICS_FILE
@@ -74,8 +75,10 @@ class Round:
             return
         warm = warm_start and self.number > 0
         initial = str(self.run.committee(self.number - 1)) if warm else None
+        cut_off = (self.folder / PROGRESS_FILE).is_file()
         self._timed("train", initial_committee=initial, model_file=None, **keys)
-        self._count_what_was_cut_off()
+        if cut_off:
+            self._count_all_of_training()
         if not self.trained:
             raise SettingsError(
                 "stages#train: the training has left no committee; train#handlers needs the CommitteeKeeper of the "
@@ -158,13 +161,12 @@ class Round:
             raise RunFolderError(f"{path} is not a list of case ids.")
         return chosen
 
-    def _count_what_was_cut_off(self) -> None:
-        """Of a training that a stop cut off, the time before counts as well, which the training itself has kept."""
-        record, path = self.folder / TRAINING_FILE, self.folder / TIMES_FILE
-        if record.is_file():
-            times, whole = read_json(path), float(read_json(record)["seconds"])
-            if times["train"] < whole:
-                write_json(path, {**times, "train": whole})
+    def _count_all_of_training(self) -> None:
+        """The time before a stop counts as well; the training itself has kept it."""
+        path = self.folder / TIMES_FILE
+        if self.trained:
+            times, whole = read_json(path), float(read_json(self.folder / TRAINING_FILE)["seconds"])
+            write_json(path, {**times, "train": max(times["train"], whole)})
 
     def _timed(self, stage: str, **keys: Any) -> None:
         seconds = self.stages.run(stage, **{**self.keys, **keys})
