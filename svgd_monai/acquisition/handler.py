@@ -29,6 +29,7 @@ from svgd_monai.processes import gathered, is_first, processes
 from svgd_monai.seeding import derive_seed
 from svgd_monai.statistics import EXTRA_CHANNELS, mean_probability
 from svgd_monai.temporaries import remove_temporaries
+from svgd_monai.words import count
 
 logger = logging.getLogger(__name__)
 
@@ -199,8 +200,7 @@ class AcquisitionHandler:
         again = [case for case in queried if case in self.labelled]
         chosen = (("to label next", new), ("drawn again", again))
         said = [f"; {what}: {', '.join(named)}" for what, named in chosen if named]
-        cases_scored = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
-        logger.info("%s scored%s", cases_scored, "".join(said))
+        logger.info("%s scored%s", count(len(cases), "case"), "".join(said))
 
     def _gather(self) -> None:
         """Put together what several processes have measured, so that each has all and ranks it alike."""

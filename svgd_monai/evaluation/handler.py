@@ -20,6 +20,7 @@ from svgd_monai.files import write_csv, write_json
 from svgd_monai.processes import gathered, is_first
 from svgd_monai.statistics import STATISTICS
 from svgd_monai.temporaries import remove_temporaries
+from svgd_monai.words import count
 
 logger = logging.getLogger(__name__)
 
@@ -103,5 +104,5 @@ class CaseMetricsHandler:
         path = write_json(self.folder / METRICS_FILE, summary)
         measured = {role: found["dice"] for role, found in summary.items() if found["dice"] is not None}
         dice = ", ".join(f"{role} Dice {value:.4f}" for role, value in measured.items())
-        cases = "1 case" if len(self.results) == 1 else f"{len(self.results)} cases"
+        cases = count(len(self.results), "case")
         logger.info("%s measured in their own geometry: %s (%s)", cases, dice, path)

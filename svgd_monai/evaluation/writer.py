@@ -20,6 +20,7 @@ from svgd_monai.evaluation.transforms import UNCERTAINTY
 from svgd_monai.files import write_bytes, write_csv
 from svgd_monai.statistics import VOTES, agreement_row
 from svgd_monai.temporaries import remove_temporaries
+from svgd_monai.words import count
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +98,7 @@ class CaseWriter:
         """Write the rows that are not on disk yet."""
         if len(self.rows) > self._written:
             self._write_table()
-        images = "1 image" if len(self.rows) == 1 else f"{len(self.rows)} images"
-        logger.info("%s segmented in %s", images, self.folder)
+        logger.info("%s segmented in %s", count(len(self.rows), "image"), self.folder)
 
     def _write_table(self) -> None:
         write_csv(self.folder / INFERENCE_FILE, self.columns, self.rows)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from svgd_monai.errors import SvgdMonaiError
 from svgd_monai.report.build import FOLDER, HTML_FILE, write_report
-from svgd_monai.report.text import count, one_line
+from svgd_monai.report.text import one_line
+from svgd_monai.words import count
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -14,7 +14,8 @@ from svgd_monai.report.findings import against_reference, composition, headline_
 from svgd_monai.report.full_data_section import full_data_section
 from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Picture, Table
 from svgd_monai.report.power import DIFFERENCES, POWER
-from svgd_monai.report.text import count, number, one_line, percent, shorten, span
+from svgd_monai.report.text import number, one_line, percent, shorten, span
+from svgd_monai.words import count
 
 #: Rows from which on a table is folded away.
 _LONG = 12

@@ -17,7 +17,8 @@ from svgd_monai.report.quality import Quality, run_quality
 from svgd_monai.report.queries import Queries, read_facts, run_queries
 from svgd_monai.report.run import Run
 from svgd_monai.report.study import Study, read_study
-from svgd_monai.report.text import count, listed
+from svgd_monai.report.text import listed
+from svgd_monai.words import count
 
 #: A row of a table, by column.
 Row = dict[str, Any]

@@ -11,7 +11,8 @@ from svgd_monai.report.pair_tables import verdict
 from svgd_monai.report.power import DIFFERENCES, MOST_SEEDS, detectable_difference
 from svgd_monai.report.significance import LEVEL
 from svgd_monai.report.study import Study
-from svgd_monai.report.text import count, interval, label_count, listed, number, one_line, p_text, percent, span
+from svgd_monai.report.text import interval, label_count, listed, number, one_line, p_text, percent, span
+from svgd_monai.words import count
 
 #: Methods named in a sentence.
 _NAMED = 8

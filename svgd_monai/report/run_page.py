@@ -21,7 +21,8 @@ from matplotlib.ticker import MaxNLocator
 from svgd_monai.files import read_csv, read_json, write_text
 from svgd_monai.report.figures import BLUE
 from svgd_monai.report.page import Block, Heading, Items, Page, Paragraph, Picture, Table, png
-from svgd_monai.report.text import count, number, one_line
+from svgd_monai.report.text import number, one_line
+from svgd_monai.words import count
 
 PAGE_FILE = "report.html"
 _MEASURES = (("test_dice", "test", BLUE, "o"), ("val_dice", "validation, on the working grid", "#D55E00", "s"))

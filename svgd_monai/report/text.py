@@ -43,11 +43,6 @@ def p_text(value: float | None) -> str:
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-def count(items: int, noun: str, plural: str | None = None) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{items} {noun if items == 1 else plural or noun + 's'}"
-
-
 def listed(items: Sequence[object], most: int = 4) -> str:
     """The first few items, and how many there are more."""
     named = ", ".join(shorten(str(item), 60) for item in items[:most])

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from svgd_monai.files import read_json
-from svgd_monai.report.text import count
 from svgd_monai.rounds.curve import TIMES_FILE, disagreement
 from svgd_monai.rounds.run_folder import RunFolder
+from svgd_monai.words import count
 from svgd_monai.workflow import duration
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Any
 
 from svgd_monai.acquisition.handler import SCORES_FILE
 from svgd_monai.files import read_csv, write_text
-from svgd_monai.report.text import count
 from svgd_monai.rounds.people.agreement import read_agreement
+from svgd_monai.words import count
 
 #: Rounds that the gain is taken over: one is noise.
 WINDOW = 3
