@@ -66,20 +66,21 @@ def _draw(evidence: Evidence) -> Iterator[Picture]:
     shared = study.overview_seeds
     over = f"the seeds that all methods have ({listed(shared, 8)})" if shared else f"seeds ({n})"
     every = ", with the means over all seeds of a method" if shared else ""
+    dashed = _dashed(study)
     yield Picture(
         "curves.png", png(curve_figures.overview(analysis)),
         f"Test Dice against unique labels, mean over {over}. Markers: counts at which all seeds drawn of a method "
-        f"were measured; elsewhere some seeds are interpolated between two counts.{_dashed(study)} "
+        f"were measured; elsewhere some seeds are interpolated between two counts.{dashed} "
         f"The next figure shows the spread. File: curves.csv{every}.",
         "Learning curves of all methods against unique labels.",
     )  # fmt: skip
-    dashed = " Dashed: mean of the full-data runs, likewise." if _dashed(study) else ""
+    likewise = " Dashed: mean of the full-data runs, likewise." if dashed else ""
     for file, rounds, csv in (("curves_by_seed.png", False, "curves.csv"), ("curves_by_round.png", True, "rounds.csv")):
         yield Picture(
             file, png(curve_figures.small_multiples(analysis, rounds)),
             f"Test Dice against {'rounds' if rounds else 'unique labels'}, one plot per method ({n}). Thin: seeds; "
             "thick: their mean; shaded: ± 1 standard deviation; grey: means of the other methods, at the method's "
-            f"seeds as far as they have them.{dashed} File: {csv}.",
+            f"seeds as far as they have them.{likewise} File: {csv}.",
             f"Learning curves against {'rounds' if rounds else 'unique labels'}, one plot per method.",
         )  # fmt: skip
     panels = _area_panels(evidence)
