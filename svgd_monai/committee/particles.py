@@ -107,6 +107,16 @@ class Particles(nn.Module):
 
         The leaves of the graph are views of the row, and their ``.grad`` views of the gradient's row, so that a
         ``backward()`` needs no memory of size (M, D).
+
+        Args:
+            index: the member's row, 0 to M − 1.
+            work: takes the network, from (B, C_in, ...) to logits (B, C, ...).
+
+        Returns:
+            What ``work`` returns.
+
+        Raises:
+            RuntimeError: ``values.grad`` does not exist.
         """
         if self.values.grad is None:
             raise RuntimeError("call zero_grad() first: values.grad is where the members' gradients land.")
